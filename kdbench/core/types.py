@@ -1,0 +1,107 @@
+"""What flows between data, networks, criteria and the distiller. Needs torch for annotations only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """One batch as every network of a step sees it.
+
+    Attributes:
+        inputs: For images: pixels in [0, 1], `(B, C, H, W)` float32, not normalised; each network normalises itself.
+        target: Class of each sample, `(B,)` int64.
+        index: Position of each sample in the full training set, `(B,)` int64; identifies it across epochs.
+    """
+
+    inputs: Tensor
+    target: Tensor
+    index: Tensor
+
+
+class ModelOutput(NamedTuple):
+    """What one forward pass gave.
+
+    Attributes:
+        logits: Unnormalised scores, `(B, C)`.
+        features: The activation at each tap that was asked for, by the tap's name.
+    """
+
+    logits: Tensor
+    features: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A named place in a network: a module's path, and whether its output or its input is read."""
+
+    path: str
+    io: Literal["output", "input"] = "output"
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a network must know about the data.
+
+    Attributes:
+        name: The dataset's name.
+        num_classes: Number of classes C.
+        input_shape: Shape of one sample; `(C, H, W)` for images.
+        mean: Per-channel mean of the training pixels in [0, 1].
+        std: Per-channel standard deviation of the same.
+        class_names: One name per class, or empty.
+        train_size: Number of training samples after the split; what memory banks are sized by.
+    """
+
+    name: str
+    num_classes: int
+    input_shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...] = ()
+    train_size: int = 0
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What a criterion may size itself from: found by one dry forward, never listed by hand.
+
+    Attributes:
+        name: The network's name.
+        num_classes: Width of the logits.
+        shapes: Shape of each requested tap without the batch dimension, by the tap's name.
+    """
+
+    name: str
+    num_classes: int
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands; schedules and memory banks are functions of this alone.
+
+    Attributes:
+        step: Optimiser steps done, counted over the whole training.
+        total_steps: Optimiser steps of the whole training.
+        steps_per_epoch: Optimiser steps per epoch.
+    """
+
+    step: int
+    total_steps: int
+    steps_per_epoch: int
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done, with fractions."""
+        return self.step / self.steps_per_epoch
+
+    @property
+    def fraction(self) -> float:
+        """Part of the training that is done, in [0, 1]."""
+        return self.step / self.total_steps if self.total_steps else 1.0

@@ -1,0 +1,77 @@
+"""What a criterion is: the mathematics of a loss as a module that returns named, unweighted terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from kdbench.core.errors import ConfigError
+from kdbench.core.types import Batch, DataSpec, ModelOutput, NetworkSpec, Progress
+
+
+class Teachers(Enum):
+    """How many teachers a criterion can learn from."""
+
+    NONE = "none"
+    ONE = "one"
+    ANY = "one or more"
+
+
+class Criterion(nn.Module):
+    """Base of every criterion.
+
+    A subclass sets ``terms``, implements :meth:`forward`, and creates trainable parts (connectors, embeddings, on
+    either side) in :meth:`setup`, from shapes and never from lists of channels. Being submodules, they reach the
+    optimiser and the checkpoint by themselves. Memory banks are buffers.
+
+    Attributes:
+        version: Bumped whenever the numbers change; part of every recipe's digest.
+        terms: Names of the loss terms that :meth:`forward` returns.
+        teachers: How many teachers it can learn from.
+    """
+
+    version: ClassVar[int] = 1
+    terms: ClassVar[tuple[str, ...]]
+    teachers: ClassVar[Teachers] = Teachers.ONE
+
+    def setup(self, student: NetworkSpec, teachers: Sequence[NetworkSpec], data: DataSpec) -> None:
+        """Checks that the mathematics fits these networks, and creates trainable parts.
+
+        Runs once, before any training starts, under a generator of its own.
+
+        Args:
+            student: Shapes of the student's taps.
+            teachers: The same for each teacher.
+            data: Classes and number of training samples.
+
+        Raises:
+            ConfigError: The criterion cannot serve this pair; the message says why.
+        """
+        if self.teachers is not Teachers.NONE and not teachers:
+            raise ConfigError(f"{type(self).__name__} needs a teacher")
+        if self.teachers is Teachers.ONE and len(teachers) > 1:
+            raise ConfigError(f"{type(self).__name__} learns from one teacher, here are {len(teachers)}")
+        for teacher in teachers if self.teachers is not Teachers.NONE else ():
+            if teacher.num_classes != student.num_classes:
+                raise ConfigError(f"{type(self).__name__}: teacher {teacher.name} has {teacher.num_classes} classes, "
+                                  f"student {student.name} has {student.num_classes}; they must be the same")
+
+    def forward(self, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch) -> dict[str, Tensor]:
+        """The terms, each a scalar, unweighted, in float32.
+
+        Args:
+            student: Logits and taps of the network being trained, with gradient.
+            teachers: The same of each teacher, constant.
+            batch: What all of them saw.
+        """
+        raise NotImplementedError
+
+    def after_step(self, progress: Progress) -> None:
+        """Called after each optimiser step: averages, memory banks, schedules of its own."""
+
+    def export(self, student: nn.Module) -> nn.Module:
+        """The network to deploy; differs from ``student`` only for methods that change it."""
+        return student
