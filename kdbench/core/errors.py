@@ -1,7 +1,8 @@
 """Errors that a user sees: one clear line each, naming the fix."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -45,6 +46,34 @@ class Stopped(Exception):
     def __init__(self, signum: int) -> None:
         self.signum = signum
         super().__init__(signum)
+
+
+class Problems:
+    """Collects what is wrong, so that all of it is said at once; each line once."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, *lines: str) -> None:
+        """Notes problems."""
+        self.lines += [line for line in dict.fromkeys(lines) if line not in self.lines]
+
+    @contextmanager
+    def catching(self) -> Iterator[None]:
+        """Notes the problems of a :class:`ConfigError` and goes on behind the ``with`` statement."""
+        try:
+            yield
+        except ConfigError as error:
+            self.add(*error.problems)
+
+    def check(self) -> None:
+        """To be called when everything was looked at.
+
+        Raises:
+            ConfigError: There are problems.
+        """
+        if self.lines:
+            raise ConfigError(self.lines)
 
 
 def nearest(word: str, options: Iterable[str], *, limit: int = 12) -> str:

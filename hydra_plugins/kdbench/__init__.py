@@ -1,0 +1,1 @@
+"""Hydra loads plugins from this top-level name only: kdbench's launcher."""

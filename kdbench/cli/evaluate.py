@@ -1,0 +1,48 @@
+"""``kdbench eval ID eval=[...]``: more measurements of a trained network."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdbench.cli.arguments import Parser
+from kdbench.cli.store import find
+from kdbench.config.compose import Composer
+from kdbench.config.jobs import make_jobs
+from kdbench.core.errors import ConfigError, nearest
+from kdbench.report.console import make_console, print_line
+from kdbench.store import Store
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measures, prints, and keeps the record beside the store."""
+    parser = Parser(prog="kdbench eval", description="More measurements of a trained network.")
+    parser.add_argument("id", help="as kdbench store ls shows it")
+    parser.add_argument("overrides", nargs="*", help="eval=[calibration], eval.calibration.bins=20, paths.outputs=DIR")
+    parser.add_argument("--split", choices=["val", "test"], default="test", help="samples to measure on (default: test)")
+    given = parser.parse_args(list(arguments))
+    composer = Composer()
+    (job,) = make_jobs(composer, given.overrides)
+    if not (chosen := job.config.get("eval")):
+        raise ConfigError(f"nothing to evaluate: choose with eval=[NAME,...]{nearest('', composer.options('eval'))}")
+    store = Store(Path(job.config["paths"]["outputs"]).expanduser() / "store")
+    entry = find(store, given.id)
+
+    from kdbench.runner import evaluate_entry  # needs torch
+
+    console = make_console()
+    print_line(console, f"{entry.recipe.chain()} ({entry.id}) on the {given.split} set of {entry.recipe.data['name']}")
+    for name, result in evaluate_entry(entry, chosen, job.config, split=given.split).items():
+        record = {"evaluation": name, "split": given.split, "options": chosen[name], "result": result}
+        path = store.add_eval(entry.digest, record)
+        for line in _lines(name, result):
+            print_line(console, line)
+        print_line(console, f"  kept in {path}")
+    return 0
+
+
+def _lines(name: str, result: Mapping[str, Any]) -> list[str]:
+    flat = [f"  {key:<12} {value:.4f}" if isinstance(value, float) else f"  {key:<12} {json.dumps(value)}"
+            for key, value in result.items() if not isinstance(value, list)]  # fmt: skip
+    rows = [row for value in result.values() if isinstance(value, list) for row in value]
+    return [name, *flat, *(f"  {json.dumps(row)}" for row in rows)]

@@ -1,0 +1,189 @@
+"""A run or a sweep: compose, check, plan, train, show."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdbench.cli.hydra_app import hydra_app
+from kdbench.cli.show import Live, show_plan, show_results, write_run
+from kdbench.config.compose import Composer
+from kdbench.config.jobs import Job, is_hydra, make_jobs
+from kdbench.config.recipes import Chain, ChainBuilder
+from kdbench.core.errors import ConfigError, Problems, nearest
+from kdbench.core.recipe import digest_of
+from kdbench.data.catalog import describe, locate
+from kdbench.loggers import check_sinks
+from kdbench.plan import Plan, make_plan
+from kdbench.settings import Settings, make_settings
+from kdbench.store import Store
+from kdbench.sweep import BACKENDS, Outcome, Pool, run_here
+from kdbench.watch import replay
+
+DONE, FAILED = 0, 1
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs what the flags ask for; the exit status."""
+    if arguments.help:
+        from kdbench.cli.help import print_help
+
+        return print_help(_composer(arguments))
+    foreign = any(is_hydra(text.lstrip("+~").split("=")[0]) and "searchpath" not in text for text in arguments.overrides)
+    if arguments.info or arguments.shell_completion or arguments.hydra_help or arguments.cfg in ("hydra", "all") or foreign:
+        return hydra_app(arguments)
+    composer = _composer(arguments)
+    if arguments.cfg == "job":
+        return _show_config(composer, arguments)
+    jobs = make_jobs(composer, arguments.overrides, multirun=arguments.multirun)
+    return run_jobs(jobs, multirun=arguments.multirun).status
+
+
+def _composer(arguments: argparse.Namespace) -> Composer:
+    folders = [Path(folder) for folder in [arguments.config_dir] if folder]
+    return Composer(folders, arguments.config_name or "config")
+
+
+def _show_config(composer: Composer, arguments: argparse.Namespace) -> int:
+    from omegaconf import OmegaConf
+
+    for job in make_jobs(composer, arguments.overrides):
+        config: Any = OmegaConf.create(dict(job.config))
+        if arguments.package:
+            config = OmegaConf.select(config, arguments.package)
+        sys.stdout.write(OmegaConf.to_yaml(config))
+    return DONE
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a command.
+
+    Attributes:
+        status: 0, or 1 if a training failed.
+        plan: What was planned.
+        store: Where its networks are.
+    """
+
+    status: int
+    plan: Plan
+    store: Store
+
+    def objective(self, chain: Chain) -> float | None:
+        """What a sweeper maximises: the student's validation accuracy, or the one a protocol selects on; percent."""
+        recipe = chain.links[-1].recipe
+        entry = self.store.get(recipe.digest)
+        if entry is None:
+            return None
+        return entry.metrics["test" if recipe.select_on == "test" or "val" not in entry.metrics else "val"]["acc"]
+
+
+def run_jobs(jobs: Sequence[Job], *, multirun: bool) -> Result:
+    """Plans and executes jobs.
+
+    Raises:
+        ConfigError: Anything is wrong with any job: all of it, and nothing was started.
+        StoreError: Nothing can be stored; nothing was started.
+        Stopped: A signal asked for it; what was being trained can be resumed.
+    """
+    config = jobs[0].config
+    store = Store(Path(config["paths"]["outputs"]).expanduser() / "store")
+    chains = _chains(jobs, store)
+    _check_surroundings(jobs)
+    plan = make_plan(chains, store)
+    show_plan(plan)
+    if config["dry_run"]:
+        return Result(DONE, plan, store)
+    workers = config["sweep"]["workers"] if multirun else 1
+    settings = make_settings(chains, workers=workers, multirun=multirun)
+    outcomes = execute(plan, settings, multirun=multirun, workers=workers)
+    write_run(plan, outcomes, settings)
+    show_results(plan, outcomes, settings)
+    failed = any(outcome.status == "failed" for outcome in outcomes.values())
+    return Result(FAILED if failed else DONE, plan, store)
+
+
+def _chains(jobs: Sequence[Job], store: Store) -> list[Chain]:
+    def classes_in_file(*question: Any) -> int | None:
+        from kdbench.config.build import classes_of_weights  # needs torch; asked only where a teacher brings weights
+
+        return classes_of_weights(*question)
+
+    builder = ChainBuilder(store, classes_in_file)
+    problems = Problems()
+    chains = []
+    for job in jobs:
+        with problems.catching():
+            chains.append(builder.build(job))
+    problems.check()
+    return chains
+
+
+def _check_surroundings(jobs: Sequence[Job]) -> None:
+    """Data, loggers, executor: what can be found missing before anything is built; equal ones are looked at once."""
+    problems = Problems()
+    seen: set[str] = set()
+    for job in jobs:
+        data, sweep = job.config["dataset"], job.config["sweep"]
+        paths, loggers = job.config["paths"], job.config.get("logger", {})
+        key = digest_of([data, paths, loggers, sweep])
+        if key in seen:
+            continue
+        seen.add(key)
+        with problems.catching():
+            describe(data)
+            locate(data["reader"], data["root"], Path(paths["data"]).expanduser())
+        with problems.catching():
+            check_sinks(loggers)
+        if sweep["backend"] not in BACKENDS:
+            problems.add(f"sweep.backend={sweep['backend']}: unknown{nearest(str(sweep['backend']), BACKENDS)}")
+        if sweep["workers"] < 1:
+            problems.add(f"sweep.workers={sweep['workers']}: must be at least 1")
+    problems.check()
+
+
+def execute(plan: Plan, settings: Settings, *, multirun: bool, workers: int) -> dict[str, Outcome]:
+    """Checks everything that is to be trained, then trains it; shows loggers what was in the store already.
+
+    Raises:
+        ConfigError: Something cannot be built; nothing was started.
+        StoreError: Nothing can be stored; nothing was started.
+        Stopped: A signal asked for it; what was being trained can be resumed.
+    """
+    if plan.missing:
+        settings.store.ensure_writable()
+    with Live(plan) as live:
+        if not multirun:
+            outcomes = _execute_here(plan, settings, live)
+        else:
+            outcomes = _execute_in_workers(plan, settings, live, workers)
+    if settings.loggers:
+        for node in plan.nodes.values():
+            if node.entry is not None:
+                replay(node, node.entry, settings)
+    return outcomes
+
+
+def _execute_here(plan: Plan, settings: Settings, live: Live) -> dict[str, Outcome]:
+    if not plan.missing:
+        return {}
+    from kdbench.runner import check_all
+
+    problems, unsuitable = check_all(plan.missing, settings)
+    if lines := [*problems, *unsuitable.values()]:
+        raise ConfigError(lines)
+    return run_here(plan, settings, live)
+
+
+def _execute_in_workers(plan: Plan, settings: Settings, live: Live, workers: int) -> dict[str, Outcome]:
+    if not plan.missing:
+        return {}
+    pool = Pool(settings)
+    problems, unsuitable = pool.check(plan.missing)
+    if problems:
+        raise ConfigError(problems)
+    return pool.run(plan, live, workers=workers, skip=unsuitable)

@@ -1,0 +1,167 @@
+"""What a person sees of a run: the plan, the progress, the table, and what to type next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Self
+
+from kdbench.core.recipe import Recipe
+from kdbench.data.catalog import describe, steps_per_epoch
+from kdbench.plan import Plan, method_name
+from kdbench.report.console import PlanRow, ResultRow, ResultTable, make_console, print_line, print_plan
+from kdbench.report.progress import Display
+from kdbench.settings import Settings
+from kdbench.store import Entry, Store
+from kdbench.sweep import Outcome
+
+IN_STORE = Outcome("in store")
+
+
+def show_plan(plan: Plan) -> None:
+    """One line per network; then what the chains' notes say, and which overrides which arms did not have."""
+    console = make_console()
+    rows = [
+        PlanRow(node.state, node.role, node.recipe.chain(), method_name(node.recipe), node.recipe.epochs,
+                node.recipe.seed, digest)
+        for digest, node in plan.nodes.items()
+    ]  # fmt: skip
+    print_plan(rows, console)
+    if len(plan.chains) > 1:
+        print_line(console, f"{len(plan.chains)} jobs share these networks; each is trained once")
+    for note in dict.fromkeys(note for chain in plan.chains for note in chain.notes):
+        print_line(console, f"note: {note}")
+    unused: dict[str, int] = {}
+    for chain in plan.chains:
+        for text in chain.job.unused:
+            unused[text] = unused.get(text, 0) + 1
+    for text, count in unused.items():
+        print_line(console, f"note: {text} applies to {len(plan.chains) - count} of {len(plan.chains)} arms; "
+                            "the others have no such key")  # fmt: skip
+
+
+class Live:
+    """The progress of everything that is being trained; a :class:`kdbench.sweep.Screen`."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._console = make_console()
+        self._display = Display(self._console, total=len(plan.missing))
+        self._last: dict[str, tuple[int, int]] = {}
+
+    def begin(self, recipe: Recipe) -> None:
+        """A training starts."""
+        budget = recipe.budget
+        per_epoch = steps_per_epoch(describe(recipe.data).train_size, budget["batch_size"], budget["limit_train_batches"]) if recipe.epochs else 0
+        self._display.start(recipe.digest, self._label(recipe), recipe.epochs, per_epoch * recipe.epochs)
+
+    def step(self, recipe: Recipe, step: int, epoch: int) -> None:
+        """It is at ``step``."""
+        self._last[recipe.digest] = (step, epoch)
+        self._display.update(recipe.digest, step, epoch)
+
+    def row(self, recipe: Recipe, row: Mapping[str, float]) -> None:
+        """An epoch ended with these numbers."""
+        step, _ = self._last.get(recipe.digest, (0, 0))
+        self._display.update(recipe.digest, step, int(row["epoch"]), row)
+
+    def note(self, recipe: Recipe, text: str) -> None:
+        """Something the user should know."""
+        print_line(self._console, f"{self._label(recipe)}: {text}")
+
+    def end(self, recipe: Recipe, outcome: Outcome) -> None:
+        """It ended."""
+        self._display.finish(recipe.digest, outcome.status, outcome.reason or self._label(recipe))
+
+    def _label(self, recipe: Recipe) -> str:
+        node = self._plan.nodes[recipe.digest]
+        return f"{node.role} {recipe.name} (seed {recipe.seed}, {recipe.digest[:8]})"
+
+    def __enter__(self) -> Self:
+        self._display.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._display.__exit__(*exception)
+
+
+def show_results(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings) -> None:
+    """The table, where things are, and what to type next."""
+    console = make_console()
+    store = settings.store
+    several = len(plan.chains) > 1
+    rows = [_result(plan, digest, outcomes.get(digest, IN_STORE), store, several) for digest in _shown(plan)]
+    ResultTable(rows).print(console)
+    print_line(console, f"results: {settings.run_dir}   networks: {store.root}")
+    if done := [row for row in rows if row.status in ("done", "in store")]:
+        print_line(console, f"next: kdbench store show {done[-1].id[:8]}   kdbench eval {done[-1].id[:8]} 'eval=[calibration]'")
+
+
+def _shown(plan: Plan) -> list[str]:
+    named = {link.recipe.digest for link in plan.links}
+    return [digest for digest in plan.nodes if digest in named]
+
+
+def _result(plan: Plan, digest: str, outcome: Outcome, store: Store, several: bool) -> ResultRow:
+    node = plan.nodes[digest]
+    recipe = node.recipe
+    row = ResultRow(node.role, recipe.chain() if several else recipe.name, digest, seed=recipe.seed,
+                    status=outcome.status, reason=outcome.reason)  # fmt: skip
+    if outcome.status not in ("done", "in store"):
+        return row
+    entry = node.entry or store.get(digest)
+    if entry is None:
+        return replace(row, status="failed", reason="it is no longer in the store; somebody removed it")
+    return replace(row, **_numbers(entry), scratch_acc=_from_scratch(recipe, store), marks=_marks(recipe))
+
+
+def _numbers(entry: Entry) -> dict[str, Any]:
+    metrics = entry.metrics
+    test = metrics["test"]
+    return {
+        "parameters": metrics["parameters"],
+        "macs": metrics["macs"],
+        "epochs": metrics["epochs"],
+        "val_acc": metrics.get("val", {}).get("acc"),
+        "test_acc": test["acc"],
+        "agreement": test.get("agreement"),
+        "teacher_queries": metrics["teacher_queries"] if entry.recipe.teachers else None,
+        "seconds": metrics["seconds"]["total"],
+    }
+
+
+def _from_scratch(recipe: Recipe, store: Store) -> float | None:
+    """Test accuracy of the same network with the same everything but no teacher, where somebody trained it."""
+    if not recipe.teachers:
+        return None
+    entry = store.get(replace(recipe, method=None, teachers=()).digest)
+    return None if entry is None else entry.metrics["test"]["acc"]
+
+
+def _marks(recipe: Recipe) -> tuple[str, ...]:
+    return ("weights selected on the test set: optimistic",) if recipe.select_on == "test" else ()
+
+
+def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings) -> None:
+    """Writes ``run.json`` (jobs, networks, outcomes) and one text file for each failure, into the run's folder."""
+    folder = settings.run_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        {
+            "overrides": list(chain.job.overrides),
+            "unused": list(chain.job.unused),
+            "networks": [{"role": link.role, "name": link.name, "digest": link.recipe.digest} for link in chain.links],
+        }
+        for chain in plan.chains
+    ]
+    ended = {digest: outcomes.get(digest, IN_STORE) for digest in plan.nodes}
+    statuses = {digest: {"status": outcome.status, "reason": outcome.reason} for digest, outcome in ended.items()}
+    (folder / "run.json").write_text(json.dumps({"jobs": jobs, "networks": statuses}, indent=1) + "\n")
+    for digest, outcome in outcomes.items():
+        record = folder / "failures" / f"{plan.nodes[digest].recipe.name}-{digest[:8]}.txt"
+        if outcome.status == "failed":
+            record.parent.mkdir(exist_ok=True)
+            record.write_text(f"{outcome.reason}\n\n{outcome.details}")
+        else:
+            record.unlink(missing_ok=True)  # of an earlier attempt

@@ -1,0 +1,225 @@
+"""From recipes to objects, and the second stage of checks: everything is built once before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdbench.config.source import ROLE_KEYS, TEACHER_KEYS
+from kdbench.core.errors import ConfigError, nearest
+from kdbench.core.recipe import Recipe
+from kdbench.core.seeds import derive_seed
+from kdbench.core.targets import check_arguments, resolve_target
+from kdbench.core.types import DataSpec
+from kdbench.criteria.base import Criterion
+from kdbench.data.catalog import describe
+from kdbench.data.load import DataSplits, load_data
+from kdbench.distiller import TASK, Distiller
+from kdbench.metrics.base import Evaluation
+from kdbench.models.create import create_network
+from kdbench.models.network import Network
+from kdbench.models.probe import TapRow, describe_taps, probe
+from kdbench.models.pretrained import pretrained_classes
+from kdbench.models.weights import classes_of, load_weights, read_checkpoint
+from kdbench.store import Entry, Store
+
+
+class UnsuitableError(ConfigError):
+    """A method cannot serve a pair of networks: an error alone, a row without numbers in a sweep."""
+
+
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+def instantiate(config: Mapping[str, Any], *, base: type, where: str, trusted: Sequence[str] = ()) -> Any:
+    """Builds the component that a YAML node describes, with its arguments bound to its signature first.
+
+    Args:
+        config: ``_target_`` and arguments; ``version`` is not passed on.
+        base: What the target must be a subclass of.
+        where: The node's path, for error lines.
+        trusted: Packages of the user's, whose classes may be used.
+
+    Raises:
+        ConfigError: No such class, not of that kind, an unknown or missing argument, or a value that it refuses.
+    """
+    target = resolve_target(str(config["_target_"]), base=base, trusted=trusted)
+    arguments = {key: value for key, value in config.items() if key not in ("_target_", "version")}
+    check_arguments(target, arguments, where=where)
+    return target(**arguments)
+
+
+@contextmanager
+def forked_rng(seed: int, *names: object) -> Iterator[None]:
+    """Random draws inside are those of the stream ``names`` of ``seed``, and change no draw outside."""
+    with torch.random.fork_rng():
+        torch.random.default_generator.manual_seed(derive_seed(seed, *names))
+        yield
+
+
+class Builder:
+    """Builds what recipes describe.
+
+    Args:
+        store: Where trained networks are.
+        data_dir: Where datasets are looked for.
+        roots: ``dataset.root`` of the data that have one, by the dataset's name; not part of a recipe.
+        files: Checkpoint files by their SHA-256.
+        trusted: Packages of the user's, whose classes may be used.
+    """
+
+    def __init__(self, store: Store, data_dir: Path, *, roots: Mapping[str, str | None] | None = None,
+                 files: Mapping[str, Path] | None = None, trusted: Sequence[str] = ()) -> None:  # fmt: skip
+        self.store = store
+        self._data_dir = data_dir
+        self._roots = roots or {}
+        self._files = files or {}
+        self._trusted = tuple(trusted)
+
+    def data(self, recipe: Recipe) -> DataSplits:
+        """The recipe's dataset, loaded once per process."""
+        name = str(recipe.data["name"])
+        return load_data({**recipe.data, "root": self._roots.get(name)}, self._data_dir)
+
+    def network(self, recipe: Recipe, spec: DataSpec) -> Network:
+        """The recipe's network with the weights that its training starts from."""
+        network = create_network(recipe.network["config"], spec, name=recipe.name, seed=recipe.seed,
+                                 trusted=self._trusted)  # fmt: skip
+        if (init := recipe.network["init"]) is None:
+            return _in_layout(network, recipe)
+        if "store" in init:
+            state = self._entry(init["store"]).weights()
+        else:
+            state = read_checkpoint(self._files[init["sha256"]])
+        fits = classes_of(state, network) in (None, spec.num_classes)
+        load_weights(network, state, head="load" if fits else "new")
+        return _in_layout(network, recipe)
+
+    def trained(self, digest: str) -> Network:
+        """A network of the store with its selected weights."""
+        entry = self._entry(digest)
+        config = _without_weights(entry.recipe.network["config"])
+        spec = _spec_without_pixels(entry.recipe.data)
+        network = create_network(config, spec, name=entry.recipe.name, seed=0, trusted=self._trusted)
+        network.load_state_dict(entry.weights())
+        return _in_layout(network, entry.recipe)
+
+    def _entry(self, digest: str) -> Entry:
+        entry = self.store.get(digest)
+        if entry is None:
+            raise ConfigError(f"network {digest[:8]} is not in the store {self.store.root}")
+        return entry
+
+    def criteria(self, recipe: Recipe, student: Network, teachers: Sequence[Network], data: DataSpec) -> dict[str, Criterion]:
+        """The recipe's criteria, set up for these networks.
+
+        Raises:
+            ConfigError: A name or value is wrong, or terms and weights disagree.
+            UnsuitableError: The mathematics does not fit this pair.
+        """
+        if recipe.method is None:
+            return {}
+        taps = recipe.method["taps"]
+        specs = [probe(student, taps.get("student", ()), data)]
+        specs += [probe(teacher, taps.get("teacher", ()), data) for teacher in teachers]
+        criteria: dict[str, Criterion] = {}
+        for name, config in recipe.method["criteria"].items():
+            with forked_rng(recipe.seed, "criterion", name):
+                criterion = instantiate(config, base=Criterion, where=f"method.criteria.{name}", trusted=self._trusted)
+                try:
+                    criterion.setup(specs[0], specs[1:], data)
+                except ConfigError as error:
+                    raise UnsuitableError(f"{recipe.chain()}: {problem}" for problem in error.problems) from error
+            criteria[name] = criterion
+        _check_terms(criteria, recipe.method["weights"])
+        return criteria
+
+    def distiller(self, recipe: Recipe, student: Network, teachers: Sequence[Network], data: DataSpec,
+                  steps_per_epoch: int) -> Distiller:  # fmt: skip
+        """The recipe's training, ready to fit."""
+        assert recipe.optim is not None
+        method = recipe.method or {"weights": {TASK: 1.0}, "taps": {}}
+        return Distiller(
+            student,
+            teachers,
+            self.criteria(recipe, student, teachers, data),
+            weights=method["weights"],
+            taps=method["taps"],
+            optim=recipe.optim,
+            steps_per_epoch=steps_per_epoch,
+            max_epochs=recipe.epochs,
+            seed=recipe.seed,
+            only=student.heads if recipe.network["train"] == "head" else (),
+            ema=recipe.budget["ema"],
+        )
+
+
+def _spec_without_pixels(config: Mapping[str, Any]) -> DataSpec:
+    """What a network is built for when its weights, and with them its normalisation, are loaded afterwards."""
+    spec = describe(config)
+    channels = spec.input_shape[0]
+    return replace(spec, mean=spec.mean or (0.0,) * channels, std=spec.std or (1.0,) * channels)
+
+
+def _without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A network's config without the weights that its library would fetch."""
+    return {**config, **{key: empty for key, empty in (("pretrained", False), ("weights", None)) if key in config}}
+
+
+def _in_layout(network: Network, recipe: Recipe) -> Network:
+    layout = str(recipe.budget["layout"])
+    if layout not in LAYOUTS:
+        raise ConfigError(f"trainer.layout={layout}: unknown{nearest(layout, LAYOUTS)}")
+    return network.to(memory_format=LAYOUTS[layout])
+
+
+def _check_terms(criteria: Mapping[str, Criterion], weights: Mapping[str, Any]) -> None:
+    owner: dict[str, str] = {}
+    for name, criterion in criteria.items():
+        for term in criterion.terms:
+            if term in owner:
+                raise ConfigError(f"method.criteria: {owner[term]} and {name} both give a term {term!r}")
+            owner[term] = name
+    for term in weights:
+        if term not in (TASK, *owner):
+            raise ConfigError(f"method.weights.{term}: no criterion gives this term{nearest(term, [TASK, *owner])}")
+    if missing := [term for term in (TASK, *owner) if term not in weights]:
+        raise ConfigError(f"method.weights: no weight for {', '.join(missing)}; give one, 0 to leave it out")
+
+
+def make_evaluations(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Evaluation]:
+    """The chosen evaluations by their names."""
+    return {name: instantiate(config, base=Evaluation, where=f"eval.{name}") for name, config in configs.items()}
+
+
+def classes_of_weights(component: Mapping[str, Any], file: Path | None, config: Mapping[str, Any]) -> int | None:
+    """Number of classes of the weights that a network comes with, from its file or its library's own record.
+
+    Args:
+        component: The network's config.
+        file: A checkpoint; ``None`` for weights that a library publishes.
+        config: The job's config, for the shape of the data.
+    """
+    if file is None:
+        return pretrained_classes(component)
+    spec = _spec_without_pixels(config["dataset"])
+    network = create_network(component, spec, name=file.name, seed=0, trusted=config["trust"])
+    return classes_of(read_checkpoint(file), network)
+
+
+def describe_network(node: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Network, list[TapRow]]:
+    """A network of a job and everything in it that can be tapped.
+
+    Args:
+        node: The network's node in ``config``, role keys included.
+        config: The job's config, for the shape of the data.
+    """
+    spec = _spec_without_pixels(config["dataset"])
+    component = _without_weights({key: value for key, value in node.items() if key not in (*ROLE_KEYS, *TEACHER_KEYS)})
+    network = create_network(component, spec, name=str(node["name"]), seed=0, trusted=config["trust"])
+    return network, describe_taps(network, spec)

@@ -1,0 +1,118 @@
+"""The first stage of checks: names, types and files, without torch; all errors at once."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kdbench.config.compose import LISTED_GROUPS, Composer, Setting, lookup
+from kdbench.config.source import NONE, ORIGINS, ROLES, node_name
+from kdbench.core.errors import nearest
+
+HOP_KEYS = ("method", "optim", "trainer", "seed", "select_on")  # what may differ between the networks of a chain
+
+
+def _kind(value: Any) -> str:
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", list: "a list"}
+    return kinds.get(type(value), "a mapping" if isinstance(value, Mapping) else "a value")
+
+
+def coerce(key: str, default: Any, value: Any) -> tuple[Any, str | None]:
+    """``value`` in the type of ``default``, and what is wrong with it, if anything.
+
+    A component's YAML is its schema: a float takes whole numbers, null takes anything, weights take schedules too.
+    """
+    if default is None or (isinstance(value, str) and "${" in value):
+        return value, None
+    if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value), None
+    if key.startswith("method.weights.") and isinstance(value, Mapping):
+        return value, None
+    if type(value) is type(default) or (isinstance(value, Mapping) and isinstance(default, Mapping)):
+        return value, None
+    return value, f"{key}={_shown(value)}: {_kind(default)} is expected (default: {_shown(default)})"
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
+def option_problems(composer: Composer, setting: Setting) -> list[str]:
+    """What is wrong with the choice of a group's options."""
+    group, chosen = setting.key, setting.value
+    if chosen is None:
+        return [f"{setting.text}: choose an option{', none for no teacher' if group == 'teacher' else ''}"
+                f"{nearest('', composer.options(group))}"]  # fmt: skip
+    if isinstance(chosen, list) and group not in (*LISTED_GROUPS, "method"):
+        return [f"{setting.text}: {group} takes one option, not a list"]
+    names = [str(name) for name in (chosen if isinstance(chosen, list) else [chosen])]
+    problems = []
+    for name in names:
+        if not composer.has_option(group, name):
+            origins = [f"{origin}/NAME" for origin in ORIGINS] if group in ROLES else []
+            problems.append(f"{group}={name}: unknown{nearest(name, [*composer.options(group), *origins])}")
+    keys = [node_name(name) for name in names]
+    if doubled := sorted({key for key in keys if keys.count(key) > 1}):
+        problems.append(f"{setting.text}: {', '.join(doubled)} named twice; a chain names each network once")
+    return problems
+
+
+def unknown_key(key: str, configs: Iterable[Mapping[str, Any]], groups: Iterable[str]) -> str:
+    """The error line of a key that no config has, with its nearest match on the level where the walk failed."""
+    parts = key.split(".")
+    best: tuple[int, Mapping[str, Any]] = (0, {})
+    for config in configs:
+        for depth in range(len(parts), 0, -1):
+            found, node, _ = lookup(config, ".".join(parts[:depth]))
+            if found and isinstance(node, Mapping) and depth > best[0]:
+                best = (depth, node)
+                break
+        else:
+            best = max(best, (0, config), key=lambda pair: (pair[0], len(pair[1])))
+    depth, node = best
+    options = {*node, *groups} if depth == 0 else set(node)
+    return f"{key}: no such {'key or group' if depth == 0 else 'key'}{nearest(parts[depth], map(str, options))}"
+
+
+def hop_problems(setting: Setting, chains: Iterable[list[str]]) -> list[str]:
+    """What is wrong with the form of ``hops.NAME.KEY``; the key itself is checked as any other."""
+    parts = setting.key.split(".")
+    if len(parts) < 3:
+        return [f"{setting.text}: the form is hops.NETWORK.KEY=VALUE, e.g. hops.plain4.method.temperature=2"]
+    names = {name for chain in chains for name in chain}
+    if parts[1] not in names:
+        return [f"{setting.key}: no arm trains a network {parts[1]!r}{nearest(parts[1], names)}"]
+    if parts[2] not in HOP_KEYS:
+        return [f"{setting.key}: {parts[2]} is the same for all networks of a chain; "
+                f"a hop can have its own {', '.join(HOP_KEYS)}"]  # fmt: skip
+    return []
+
+
+def chain_names(config: Mapping[str, Any]) -> list[str]:
+    """Names of the networks of a config, from teacher to student; roles stand for them too."""
+    names = [role for role in ("teacher", "student") if config[role].get("name", NONE) != NONE]
+    names += [str(config[role]["name"]) for role in ("teacher", "student")]
+    return [name for name in [*names, *config.get("assistants", {})] if name != NONE]
+
+
+def conflicts(composer: Composer, methods: list[str], typed: Iterable[str]) -> list[str]:
+    """Why several methods cannot be added up: a criterion in two of them, or a knob on which they disagree.
+
+    Flat files merge silently, the last one winning; so each is composed alone and compared here.
+    """
+    problems: list[str] = []
+    seen: dict[str, tuple[str, Any]] = {}
+    given = set(typed)
+    for name in methods:
+        method = composer.resolve((f"method={name}",), ())["method"]
+        for criterion in method["criteria"]:
+            key = f"method.criteria.{criterion}"
+            if key in seen:
+                problems.append(f"method=[{','.join(methods)}]: {seen[key][0]} and {name} both have {criterion!r}")
+            seen[key] = (name, None)
+        knobs = {f"method.{key}": value for key, value in method.items() if not isinstance(value, Mapping)}
+        knobs["method.weights.task"] = method["weights"].get("task")
+        for key, value in knobs.items():
+            if key in seen and seen[key][1] != value and key not in given:
+                problems.append(f"method=[{','.join(methods)}]: {key} is {seen[key][1]} in {seen[key][0]} and {value} "
+                                f"in {name}; give it: {key}=VALUE")  # fmt: skip
+            seen.setdefault(key, (name, value))
+    return problems

@@ -1,0 +1,166 @@
+"""Composing configs: groups through Hydra, once per set of choices; values on top, without composing again."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kdbench.config.source import ROLES, RoleSource, config_root
+from kdbench.core.errors import ConfigError
+
+LISTED_GROUPS = ("assistants", "logger", "eval")  # a list of options, each under a key of its own
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One override of one job.
+
+    Attributes:
+        key: A group, or the dotted path of a value.
+        value: What it is set to, as Hydra's grammar reads it.
+        text: As typed, ``key=value``.
+    """
+
+    key: str
+    value: Any
+    text: str
+
+    def without_hop(self, name: str) -> "Setting | None":
+        """The setting below ``hops.NAME``, or nothing if it belongs to another network."""
+        prefix = f"hops.{name}."
+        if not self.key.startswith(prefix):
+            return None
+        return Setting(self.key.removeprefix(prefix), self.value, self.text.removeprefix(prefix))
+
+
+def search_path(config_dirs: Sequence[Path] = ()) -> ConfigSearchPathImpl:
+    """Hydra's search path: the user's folders, then ours, each followed by its models in their roles."""
+    SourcesRegistry.instance().register(RoleSource)
+    path = ConfigSearchPathImpl()
+    path.append("hydra", "pkg://hydra.conf")
+    for provider, folder in [*(("command-line", folder) for folder in config_dirs), ("kdbench", config_root())]:
+        path.append(provider, f"file://{Path(folder).resolve()}")
+        path.append(f"{provider}-roles", f"{RoleSource.scheme()}://{Path(folder).resolve()}")
+    path.append("schema", "structured://")
+    return path
+
+
+class Composer:
+    """Parses overrides and composes configs from kdbench's folder and the user's.
+
+    Args:
+        config_dirs: The user's folders, searched first.
+        config_name: The primary config.
+
+    Raises:
+        ConfigError: A folder does not exist.
+    """
+
+    def __init__(self, config_dirs: Sequence[Path] = (), config_name: str = "config") -> None:
+        for folder in config_dirs:
+            if not Path(folder).is_dir():
+                raise ConfigError(f"config folder {folder} does not exist")
+        Plugins.instance()  # registers Hydra's own config sources
+        self.loader = ConfigLoaderImpl(search_path(config_dirs))
+        self.config_name = config_name
+        self._parser = OverridesParser.create(config_loader=self.loader)
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self.parse = lru_cache(maxsize=None)(self._parse)
+
+    def _parse(self, text: str) -> Override:
+        try:
+            (override,) = self._parser.parse_overrides([text])
+        except HydraException as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(f"{text}: not an override of the form key=value ({reason})") from error
+        if not override.key_or_group:
+            raise ConfigError(f"{text}: not an override of the form key=value")
+        return override
+
+    def groups(self) -> list[str]:
+        """Names of the config groups, roles among them."""
+        return sorted({*self.loader.list_groups(""), *ROLES} - {"hydra", "model", "__pycache__"})
+
+    def options(self, group: str) -> list[str]:
+        """What a group offers, without what is answered by name (``timm/NAME``)."""
+        return self.loader.get_group_options(group, ObjectType.CONFIG)
+
+    def has_option(self, group: str, option: str) -> bool:
+        """Whether ``group=option`` names a config."""
+        return any(source.is_config(f"{group}/{option}") for source in self.loader.get_sources())
+
+    def compose(self, choices: tuple[str, ...]) -> DictConfig:
+        """The config of the groups' choices, not yet resolved. Cached: jobs that differ in values share it.
+
+        Raises:
+            ConfigError: Hydra or OmegaConf cannot compose it.
+        """
+        if choices not in self._composed:
+            try:
+                config = self.loader.load_configuration(self.config_name, list(choices), RunMode.RUN)
+            except (HydraException, OmegaConfBaseException, ValueError) as error:
+                raise ConfigError(f"{' '.join(choices) or self.config_name}: {_reason(error)}") from error
+            OmegaConf.set_struct(config, False)
+            config.pop("hydra", None)
+            self._composed[choices] = config
+        return self._composed[choices]
+
+    def resolve(self, choices: tuple[str, ...], values: Sequence[Setting]) -> dict[str, Any]:
+        """The plain config of a job: composed, with its values, every interpolation resolved.
+
+        Raises:
+            ConfigError: A value is missing, or an interpolation leads nowhere.
+        """
+        config = copy.deepcopy(self.compose(choices))
+        for setting in values:
+            OmegaConf.update(config, setting.key, setting.value, merge=False, force_add=True)
+        try:
+            plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(str(error).strip().splitlines()[0]) from error
+        assert isinstance(plain, dict)
+        return {str(key): value for key, value in plain.items()}
+
+
+def lookup(config: Mapping[str, Any], key: str) -> tuple[bool, Any, Mapping[str, Any]]:
+    """Walks a dotted key: whether it exists, its value, and the mapping in which the walk ended.
+
+    Anything below an empty mapping exists: such a node is open, for arguments that only its target knows.
+    """
+    node: Any = config
+    parent: Mapping[str, Any] = config
+    for part in key.split("."):
+        if not isinstance(node, Mapping):
+            return False, None, {}
+        if not node and node is not config:
+            return True, None, node
+        parent = node
+        if part not in node:
+            return False, None, parent
+        node = node[part]
+    return True, node, parent
+
+
+def _reason(error: BaseException) -> str:
+    """The first words of an error, or of what caused it where it says nothing itself."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) if lines or error.__cause__ is None else _reason(error.__cause__)
+
+
+def is_deletion(override: Override) -> bool:
+    """Whether an override is of the form ``~key``."""
+    return override.type is OverrideType.DEL

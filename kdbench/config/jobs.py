@@ -1,0 +1,218 @@
+"""From override strings to checked jobs: expands sweeps, names everything that is wrong at once."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from kdbench.config.checks import (
+    chain_names,
+    coerce,
+    conflicts,
+    hop_problems,
+    option_problems,
+    unknown_key,
+)
+from kdbench.config.compose import Composer, Setting, is_deletion, lookup
+from kdbench.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Job:
+    """One arm of a sweep, or the only one: a checked config for each network that it trains.
+
+    Attributes:
+        overrides: As typed, one value each.
+        config: The resolved config.
+        hops: For each network with settings of its own, the resolved config under which it is trained.
+        unused: Overrides of the sweep that this arm has no key for.
+    """
+
+    overrides: tuple[str, ...]
+    config: Mapping[str, Any]
+    hops: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+
+
+def is_hydra(key: str) -> bool:
+    """Whether an override speaks to Hydra itself."""
+    return key == "hydra" or key.startswith(("hydra.", "hydra/"))
+
+
+def _expand(override: Override, multirun: bool) -> list[Setting]:
+    """The settings that one override stands for: one, or one per value of a sweep."""
+    key, text = override.key_or_group, override.input_line or ""
+    if override.package is not None or is_deletion(override):
+        raise ConfigError(f"{text}: {'deleting' if is_deletion(override) else 'packages'} cannot be used here; "
+                          f"choose an empty option, e.g. assistants=[] or teacher=none")  # fmt: skip
+    if not override.is_sweep_override():
+        return [Setting(key, override.value(), f"{key}={override.get_value_element_as_str()}")]
+    if not multirun:
+        raise ConfigError(f"{text}: several values need a sweep: add -m")
+    if not override.is_discrete_sweep():
+        raise ConfigError(f"{text}: an interval has no list of values; a sweeper such as Optuna's can draw from it")
+    try:
+        values = list(override.sweep_string_iterator())
+    except HydraException as error:
+        raise ConfigError(f"{text}: {error}") from error
+    if not values:
+        raise ConfigError(f"{text}: matches nothing")
+    return [Setting(key, None, f"{key}={value}") for value in values]
+
+
+def _axes(composer: Composer, overrides: Sequence[str], multirun: bool) -> tuple[list[list[Setting]], list[str]]:
+    """One list of settings per override (a later one replaces an earlier one of the same key), and the problems."""
+    axes: dict[str, list[Setting]] = {}
+    problems: list[str] = []
+    for text in overrides:
+        try:
+            override = composer.parse(text)
+            if is_hydra(override.key_or_group):
+                continue
+            settings = _expand(override, multirun)
+            if override.is_sweep_override():
+                settings = [Setting(s.key, composer.parse(s.text).value(), s.text) for s in settings]
+            axes[override.key_or_group] = settings
+        except ConfigError as error:
+            problems += error.problems
+    return list(axes.values()), problems
+
+
+class _Checker:
+    """Checks settings against the arms that they meet, each question once, however many jobs ask it."""
+
+    def __init__(self, composer: Composer) -> None:
+        self.composer = composer
+        self.groups = composer.groups()
+        self.problems: list[str] = []
+        self._seen: set[Any] = set()
+        self._plain: dict[tuple[str, ...], dict[str, Any] | None] = {}
+
+    def report(self, problems: Iterable[str]) -> None:
+        self.problems += [problem for problem in problems if problem not in self.problems]
+
+    def plain(self, choices: tuple[str, ...]) -> dict[str, Any] | None:
+        """The config of some choices with its defaults, or nothing when it cannot be composed (reported)."""
+        if choices not in self._plain:
+            try:
+                self._plain[choices] = self.composer.resolve(choices, ())
+            except ConfigError as error:
+                self.report(error.problems)
+                self._plain[choices] = None
+        return self._plain[choices]
+
+    def choices(self, settings: Iterable[Setting]) -> tuple[str, ...]:
+        """The valid choices of groups among some settings; the others are reported."""
+        valid = []
+        for setting in settings:
+            if setting.key not in self.groups:
+                continue
+            problems = option_problems(self.composer, setting)
+            self.report(problems)
+            if not problems:
+                valid.append(setting.text)
+        return tuple(valid)
+
+    def method_conflicts(self, settings: Sequence[Setting]) -> None:
+        methods = next((s.value for s in settings if s.key == "method" and isinstance(s.value, list)), None)
+        key = (tuple(methods or ()), tuple(s.key for s in settings))
+        if methods and key not in self._seen and all(self.composer.has_option("method", str(m)) for m in methods):
+            self._seen.add(key)
+            self.report(conflicts(self.composer, [str(m) for m in methods], (s.key for s in settings)))
+
+    def value(self, setting: Setting, plain: Mapping[str, Any]) -> Setting | None:
+        """The setting in the type of its key, or nothing when this arm has no such key."""
+        found, default, _ = lookup(plain, setting.key)
+        if not found:
+            return None
+        value, problem = coerce(setting.key, default, setting.value)
+        if problem:
+            self.report([problem])
+        return Setting(setting.key, value, setting.text)
+
+
+def make_jobs(composer: Composer, overrides: Sequence[str], *, multirun: bool = False) -> list[Job]:
+    """The jobs of a command line.
+
+    Args:
+        composer: Where configs come from.
+        overrides: As typed.
+        multirun: Whether several values of a key make several jobs.
+
+    Raises:
+        ConfigError: Anything is wrong with any job; all of it, one line each.
+    """
+    axes, problems = _axes(composer, overrides, multirun)
+    checker = _Checker(composer)
+    checker.report(problems)
+    arms = [tuple(arm) for arm in itertools.product(*axes)]
+    jobs = [job for arm in arms if (job := _make_job(checker, arm))]
+    used = {text.split("=")[0] for job in jobs for text in job.overrides} - set(checker.groups)
+    _report_unused(checker, axes, jobs, used)
+    if checker.problems:
+        raise ConfigError(checker.problems)
+    return jobs
+
+
+def _make_job(checker: _Checker, arm: Sequence[Setting]) -> Job | None:
+    composer = checker.composer
+    choices = checker.choices(arm)
+    checker.method_conflicts(arm)
+    plain = checker.plain(choices)
+    if plain is None:
+        return None
+    values, hop_settings, unused = [], [], []
+    for setting in arm:
+        if setting.key in checker.groups:
+            continue
+        if setting.key.startswith("hops."):
+            hop_settings.append(setting)
+        elif checked := checker.value(setting, plain):
+            values.append(checked)
+        else:
+            unused.append(setting.text)
+    if checker.problems:
+        return Job(tuple(s.text for s in arm if s.text not in unused), plain, {}, tuple(unused))
+    hops = {}
+    for name in dict.fromkeys(s.key.split(".")[1] for s in hop_settings if len(s.key.split(".")) > 2):
+        own = [hop for s in hop_settings if (hop := s.without_hop(name))]
+        if name not in chain_names(plain):
+            unused += [s.text for s in hop_settings if s.without_hop(name)]
+            continue
+        hop_choices = (*choices, *checker.choices(own))
+        if (hop_plain := checker.plain(hop_choices)) is None:
+            continue
+        hop_values = list(values)
+        for setting in own:
+            if setting.key in checker.groups:
+                continue
+            if (checked := checker.value(setting, hop_plain)) is None:
+                checker.report([f"hops.{name}.{unknown_key(setting.key, [hop_plain], checker.groups)}"])
+            else:
+                hop_values.append(checked)
+        hops[name] = composer.resolve(hop_choices, [v for v in hop_values if lookup(hop_plain, v.key)[0]])
+    try:
+        config = composer.resolve(choices, values)
+    except ConfigError as error:
+        checker.report(error.problems)
+        return None
+    return Job(tuple(s.text for s in arm if s.text not in unused), config, hops, tuple(unused))
+
+
+def _report_unused(checker: _Checker, axes: Sequence[Sequence[Setting]], jobs: Sequence[Job], used: set[str]) -> None:
+    """An override that no arm has a key for is an error; one that some arms lack is not."""
+    plains = [plain for plain in checker._plain.values() if plain is not None]
+    chains = [chain_names(plain) for plain in plains]
+    for axis in axes:
+        key = axis[0].key
+        if key in checker.groups or not plains:
+            continue
+        if key.startswith("hops."):
+            checker.report(hop_problems(axis[0], chains))
+        elif key not in used and not any(lookup(plain, key)[0] for plain in plains):
+            checker.report([unknown_key(key, plains, checker.groups)])
+
+

@@ -1,0 +1,220 @@
+"""From a job's config to the recipes of its networks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdbench.config.jobs import Job
+from kdbench.config.source import NONE, ROLE_KEYS, TEACHER_KEYS
+from kdbench.core.errors import ConfigError, StoreError, nearest
+from kdbench.core.recipe import Recipe
+
+if TYPE_CHECKING:
+    from kdbench.store import Store
+
+BUDGET_KEYS = ("max_epochs", "batch_size", "limit_train_batches", "precision", "layout", "clip", "ema")
+DATA_EXCLUDES = ("root", "budget")  # where data lie, and defaults of other nodes: not part of what is learned
+TRAIN = ("auto", "full", "head", "none")
+GUIDANCE = ("chain", "dense", "none")
+SELECT_ON = ("last", "val", "test")
+
+
+@dataclass(frozen=True)
+class Link:
+    """One network of a chain, with the role it plays there."""
+
+    role: str
+    name: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The networks of one job, from the teacher to the student.
+
+    Attributes:
+        job: Where it comes from.
+        links: Teachers before those they teach; the last one is the student.
+        files: Checkpoint files by the SHA-256 that stands for them in recipes.
+        notes: What a reader of the plan should know.
+    """
+
+    job: Job
+    links: tuple[Link, ...]
+    files: Mapping[str, Path] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class ChainBuilder:
+    """Builds the chain of a job.
+
+    Args:
+        store: Where ``store/ID`` is looked up.
+        classes_in_file: ``(component, file, config) -> classes`` of a checkpoint's head; asked only where a teacher
+            brings weights, since answering needs torch.
+    """
+
+    def __init__(self, store: Store, classes_in_file: Callable[[Mapping[str, Any], Path | None, Mapping[str, Any]], int | None]) -> None:
+        self.store = store
+        self._classes_in_file = classes_in_file
+
+    def build(self, job: Job) -> Chain:
+        """The recipes of a job.
+
+        Raises:
+            ConfigError: A combination of valid values makes no sense; the message says why.
+        """
+        files: dict[str, Path] = {}
+        links: list[Link] = []
+        notes: list[str] = []
+        config = job.config
+        _check_values(config)
+        for index in range(_copies(config)):
+            node = {**config["teacher"], "seed": _seed(config["teacher"], self._hop(job, "teacher")) + index}
+            links.append(self._link("teacher", node, (), job, files))
+        above: list[tuple[Recipe, ...]] = [tuple(link.recipe for link in links)] if links else []
+        for node in config.get("assistants", {}).values():
+            if not above:
+                raise ConfigError(f"assistant {node['name']} has no teacher; choose one, or assistants=[]")
+            links.append(self._link("assistant", node, self._teachers(job, node, above), job, files))
+            above.append((links[-1].recipe,))
+        for _ in range(config["generations"]):
+            node = config["student"]
+            links.append(self._link("student", node, self._teachers(job, node, above), job, files))
+            above.append((links[-1].recipe,))
+        method = self._hop(job, "student", config["student"]["name"])["method"]
+        if method["guidance"] == "none" and len(links) > config["generations"]:
+            notes.append("this method learns from no teacher; the networks above the student are not trained")
+            links = [link for link in links if link.role == "student"]
+        elif not links[-1].recipe.teachers and method["guidance"] != "none" and method["criteria"]:
+            notes.append(f"no teacher: {links[-1].name} is trained from scratch, without the method")
+        return Chain(job, tuple(links), files, tuple(notes))
+
+    def _hop(self, job: Job, *names: str) -> Mapping[str, Any]:
+        return next((job.hops[name] for name in names if name in job.hops), job.config)
+
+    def _teachers(self, job: Job, node: Mapping[str, Any], above: list[tuple[Recipe, ...]]) -> tuple[Recipe, ...]:
+        role = "student" if node is job.config["student"] else "assistant"
+        guidance = self._hop(job, str(node["name"]), role)["method"]["guidance"]
+        if guidance == "dense":
+            return tuple(recipe for group in above for recipe in group)
+        return above[-1] if above and guidance == "chain" else ()
+
+    def _link(
+        self, role: str, node: Mapping[str, Any], teachers: tuple[Recipe, ...], job: Job, files: dict[str, Path]
+    ) -> Link:
+        name = str(node["name"])
+        hop = self._hop(job, name, role)
+        if entry_id := node.get("store"):
+            return Link(role, name, self._from_store(role, str(entry_id), node, hop, teachers, job))
+        component = {key: value for key, value in node.items() if key not in (*ROLE_KEYS, *TEACHER_KEYS)}
+        init = self._init(node, files)
+        brings = init is not None or bool(component.get("pretrained") or component.get("weights"))
+        classes = self._classes(role, node, component, init, files, job) if brings else None
+        train = _train(role, node, brings, classes, job.config["dataset"]["num_classes"])
+        return Link(role, name, _recipe(name, component, init, train, hop, node, teachers))
+
+    def _classes(self, role: str, node: Mapping[str, Any], component: Mapping[str, Any],
+                 init: Mapping[str, Any] | None, files: Mapping[str, Path], job: Job) -> int | None:  # fmt: skip
+        if node["train"] != "auto" or role != "teacher":
+            return None
+        return self._classes_in_file(component, files[init["sha256"]] if init else None, job.config)
+
+    def _init(self, node: Mapping[str, Any], files: dict[str, Path]) -> dict[str, Any] | None:
+        if not (given := node.get("checkpoint")):
+            return None
+        file = Path(given).expanduser()
+        if not file.is_file():
+            raise ConfigError(f"{node['name']}.checkpoint={given}: no such file")
+        with file.open("rb") as stream:
+            sha = hashlib.file_digest(stream, "sha256").hexdigest()
+        files[sha] = file.resolve()
+        return {"sha256": sha}
+
+    def _from_store(self, role: str, entry_id: str, node: Mapping[str, Any], hop: Mapping[str, Any],
+                    teachers: tuple[Recipe, ...], job: Job) -> Recipe:  # fmt: skip
+        try:
+            entry = self.store.find(entry_id)
+        except StoreError as error:
+            raise ConfigError([f"{role}=store/{entry_id}: {problem}" for problem in error.problems]) from error
+        stored = entry.recipe
+        fits = stored.data["num_classes"] == job.config["dataset"]["num_classes"]
+        train = _train(role, node, True, stored.data["num_classes"], job.config["dataset"]["num_classes"])
+        if train == "none" and fits:
+            return stored
+        return _recipe(stored.name, stored.network["config"], {"store": entry.digest}, train, hop, node, teachers)
+
+
+def _check_values(config: Mapping[str, Any]) -> None:
+    checks = {
+        "method.guidance": (config["method"]["guidance"], GUIDANCE),
+        "select_on": (config["select_on"], SELECT_ON),
+        **{f"{role}.train": (config[role].get("train", "auto"), TRAIN) for role in ("teacher", "student")},
+    }
+    problems = [f"{key}={value}: unknown{nearest(str(value), allowed)}" for key, (value, allowed) in checks.items()
+                if value not in allowed]  # fmt: skip
+    if config["select_on"] == "test" and config["protocol"]["name"] == "clean":
+        problems.append("select_on=test: choosing weights on the test set needs protocol=paper or protocol=released")
+    if config["select_on"] == "val" and not config["protocol"]["validation"]:
+        problems.append("select_on=val: this protocol holds out no validation split; use select_on=last")
+    if config["student"].get("name") == NONE:
+        problems.append("student=none: there is nothing to train")
+    for key, least in (("trainer.max_epochs", 1), ("trainer.batch_size", 1), ("generations", 1)):
+        node = config
+        for part in key.split("."):
+            node = node[part]
+        if not isinstance(node, int) or node < least:
+            problems.append(f"{key}={node}: must be at least {least}")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _copies(config: Mapping[str, Any]) -> int:
+    if config["teacher"].get("name", NONE) == NONE:
+        return 0
+    copies = config["teacher"]["ensemble"]
+    if copies < 1:
+        raise ConfigError(f"teacher.ensemble={copies}: must be at least 1")
+    return int(copies)
+
+
+def _seed(node: Mapping[str, Any], hop: Mapping[str, Any]) -> int:
+    own = node.get("seed")
+    return int(hop["seed"] if own is None else own)
+
+
+def _train(role: str, node: Mapping[str, Any], brings: bool, classes: int | None, wanted: int) -> str:
+    train = str(node["train"])
+    if train == "auto":
+        return "none" if role == "teacher" and brings and classes == wanted else "full"
+    if train == "none" and not brings:
+        raise ConfigError(f"{role}.train=none: {node['name']} has random weights; give it a checkpoint, or train it")
+    return train
+
+
+def _recipe(name: str, component: Mapping[str, Any], init: Mapping[str, Any] | None, train: str,
+            hop: Mapping[str, Any], node: Mapping[str, Any], teachers: tuple[Recipe, ...]) -> Recipe:  # fmt: skip
+    used_as_is = train == "none"
+    data = {key: value for key, value in hop["dataset"].items() if key not in DATA_EXCLUDES}
+    if not hop["protocol"]["validation"]:
+        data["val_fraction"] = 0.0
+    budget = {key: hop["trainer"][key] for key in BUDGET_KEYS}
+    if used_as_is:
+        budget.update(max_epochs=0, batch_size=0, limit_train_batches=None, clip=None, ema=None)
+    method = None
+    if (teachers or hop["method"]["guidance"] == "none") and hop["method"]["criteria"] and not used_as_is:
+        method = {key: hop["method"][key] for key in ("criteria", "weights", "taps")}
+    return Recipe(
+        network={"name": name, "config": dict(component), "init": init, "train": train},
+        data=data,
+        method=method,
+        optim=None if used_as_is else dict(hop["optim"]),
+        budget=budget,
+        select_on="last" if used_as_is else str(hop["select_on"]),
+        seed=0 if used_as_is else _seed(node, hop),
+        teachers=() if used_as_is else teachers,
+    )

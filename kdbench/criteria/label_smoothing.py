@@ -1,0 +1,46 @@
+"""Label smoothing: the teacher that knows nothing, a control for every distillation gain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from kdbench.core.types import Batch, ModelOutput
+from kdbench.criteria._functional import smoothed_cross_entropy
+from kdbench.criteria._options import check_choice, check_number
+from kdbench.criteria.base import Criterion, Teachers
+
+
+class LabelSmoothing(Criterion):
+    r"""Cross-entropy with the same softened label for every sample of a class.
+
+    .. math:: -\tfrac1B \sum_i \Bigl[(1 - (C-1)u) \log p_{i,y_i} + u \sum_{c \ne y_i} \log p_{i,c}\Bigr]
+
+    Args:
+        epsilon: Smoothing :math:`\epsilon \in (0, 1)`.
+        convention: ``uniform``: :math:`u = \epsilon / C`, as PyTorch; ``others``: :math:`u = \epsilon / (C - 1)`, so
+            that the true class keeps :math:`1 - \epsilon`, as Zhang & Sabuncu (arXiv:2006.05065). The second at
+            :math:`\epsilon (C - 1) / C` is the first at :math:`\epsilon`.
+
+    Raises:
+        ConfigError: The convention does not exist, or ``epsilon`` is out of range.
+
+    Source: Szegedy et al. 2016, arXiv:1512.00567, Sec. 7.
+    """
+
+    terms: ClassVar[tuple[str, ...]] = ("label_smoothing",)
+    teachers: ClassVar[Teachers] = Teachers.NONE
+
+    def __init__(self, *, epsilon: float = 0.1, convention: str = "uniform") -> None:
+        super().__init__()
+        check_number("label_smoothing.epsilon", epsilon, above=0, below=1)
+        check_choice("label_smoothing.convention", convention, ("uniform", "others"))
+        self.epsilon = epsilon
+        self.convention = convention
+
+    def forward(self, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch) -> dict[str, Tensor]:
+        """The term ``label_smoothing``, a scalar in nats; teachers are not looked at."""
+        loss = smoothed_cross_entropy(student.logits, batch.target, epsilon=self.epsilon, convention=self.convention)
+        return {"label_smoothing": loss}

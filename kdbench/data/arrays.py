@@ -1,0 +1,150 @@
+"""Readers: files, or nothing but a config, to NumPy arrays of pixels and classes."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import interpolate
+
+from kdbench.core.errors import DataError
+from kdbench.core.seeds import derive_seed
+from kdbench.data.catalog import FASHION_FILES, find_file
+from kdbench.data.counter import draw, fold, sample_keys
+from kdbench.data.splits import choose
+
+
+class Labelled(NamedTuple):
+    """Images with their classes.
+
+    Attributes:
+        images: Pixels, uint8, `(N, C, H, W)`.
+        labels: Classes from 0, int64, `(N,)`.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+TrainTest = tuple[Labelled, Labelled]
+
+
+def read_digits(config: Mapping[str, Any], folder: Path | None = None) -> TrainTest:
+    """The 1,797 digits that come with kdbench, pixels stretched from 0..16 to 0..255.
+
+    They have no official test set of their own: 20 % are chosen, stratified, the same for everybody.
+
+    Source: Alpaydin and Kaynak 1998; see ``digits.md`` for origin and licence.
+    """
+    with resources.files("kdbench.data").joinpath("digits.npz").open("rb") as file, np.load(file) as stored:
+        pixels, labels = stored["images"].astype(np.uint16), stored["labels"].astype(np.int64)
+    images = ((pixels * 255 + 8) // 16).astype(np.uint8)[:, None]
+    test = choose(labels, round(0.2 * len(labels)), seed=0, stream="digits/test")
+    return Labelled(images[~test], labels[~test]), Labelled(images[test], labels[test])
+
+
+def read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
+    """An array of bytes in the idx format of MNIST, plain or gzip.
+
+    The file is two zero bytes, 8 (the type: uint8), the number of dimensions, each size as big-endian uint32, the data.
+
+    Raises:
+        DataError: Not of this format, of other dimensions, or cut short.
+    """
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path}: damaged ({error}); get it again") from error
+    start = 4 + 4 * dimensions
+    if len(raw) < start or raw[:4] != bytes([0, 0, 8, dimensions]):
+        raise DataError(f"{path}: not an idx file of uint8 in {dimensions} dimensions; get it again")
+    shape = tuple(int(size) for size in np.frombuffer(raw, dtype=">u4", count=dimensions, offset=4))
+    expected = int(np.prod(shape, dtype=np.int64))
+    if len(raw) - start != expected:
+        raise DataError(f"{path}: holds {len(raw) - start} bytes of data, its header says {expected}; get it again")
+    return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def read_fashion_mnist(config: Mapping[str, Any], folder: Path | None = None) -> TrainTest:
+    """Four idx files: images and labels of the training and of the test set.
+
+    Raises:
+        DataError: A file is damaged, or images and labels differ in number.
+
+    Source: Xiao et al. 2017, arXiv:1708.07747.
+    """
+    assert folder is not None
+    images_and_labels = []
+    for number, name in enumerate(FASHION_FILES):
+        path = find_file(folder, name)
+        assert path is not None, "locate() gave this folder because every file is there"
+        images_and_labels.append(read_idx(path, dimensions=1 if number % 2 else 3))
+    parts = []
+    for images, labels in (images_and_labels[:2], images_and_labels[2:]):
+        if len(images) != len(labels):
+            raise DataError(f"{folder}: {len(images)} images but {len(labels)} labels; get the files again")
+        parts.append(Labelled(images[:, None], labels.astype(np.int64)))
+    return parts[0], parts[1]
+
+
+def make_fake(config: Mapping[str, Any], folder: Path | None = None) -> TrainTest:
+    r"""Random images with the shape, classes and sizes of ``config``, the same for everybody.
+
+    .. math:: x = (p_y + u) / 2
+
+    with a prototype :math:`p_y` of 2 by 2 random blocks per class :math:`y` and uniform noise :math:`u` per pixel, both
+    in 0..255: so easy that a small network is far above chance after a dozen steps.
+    """
+    classes, channels, size = config["num_classes"], config["channels"], config["image_size"]
+    patterns = _random_bytes("prototypes", classes, channels * 2 * 2).reshape(classes, channels, 2, 2)
+    half = np.arange(size) * 2 // size
+    prototypes = patterns[:, :, half[:, None], half]
+    parts = []
+    for part in ("train", "test"):
+        labels = np.arange(config["sizes"][part], dtype=np.int64) % classes
+        noise = _random_bytes(part, len(labels), channels * size * size).reshape(len(labels), channels, size, size)
+        mixed = (prototypes[labels].astype(np.uint16) + noise) // 2
+        parts.append(Labelled(mixed.astype(np.uint8), labels))
+    return parts[0], parts[1]
+
+
+def _random_bytes(stream: str, rows: int, columns: int) -> NDArray[np.uint8]:
+    keys = sample_keys(derive_seed(0, "fake", stream), 0, torch.arange(rows))
+    return draw(fold(keys[:, None], torch.arange(columns)), 0, 256).to(torch.uint8).numpy()
+
+
+Reader = Callable[[Mapping[str, Any], Path | None], TrainTest]
+READERS: Mapping[str, Reader] = {"digits": read_digits, "fashion_mnist": read_fashion_mnist, "fake": make_fake}
+
+
+def resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Square images of another size, bilinear, with antialiasing where they shrink.
+
+    Args:
+        images: `(N, C, H, W)`.
+        size: New height and width in pixels; images that have it already come back as they are.
+    """
+    if images.shape[2:] == (size, size):
+        return images
+    scaled = [
+        interpolate(part.float(), size=(size, size), mode="bilinear", antialias=True).round_().clamp_(0, 255).byte()
+        for part in torch.from_numpy(images.copy()).split(4096)  # in parts: floats take four times the memory
+    ]
+    return torch.cat(scaled).numpy()
+
+
+def checksum(parts: TrainTest) -> str:
+    """SHA-256 over images and labels (little-endian int64) of the training and the test set, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for images, labels in parts:
+        digest.update(images.tobytes())
+        digest.update(labels.astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,148 @@
+"""Batches of a split held in memory; where a training loader stands is a function of the global step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from kdbench.core.errors import ConfigError
+from kdbench.core.seeds import derive_seed
+from kdbench.core.types import Batch
+from kdbench.data.counter import sample_keys, shuffled
+from kdbench.data.load import ImageSplit
+from kdbench.data.views import View, apply_views
+
+
+def _pixels(images: Tensor, memory_format: torch.memory_format) -> Tensor:
+    """uint8 to float32 in [0, 1]."""
+    return images.to(torch.float32, memory_format=memory_format).div_(255)
+
+
+class TrainLoader:
+    """One epoch of shuffled, augmented batches per iteration.
+
+    The order of an epoch is a function of (``seed``, epoch), the view of a sample of (``view_seed``, epoch, index):
+    after :meth:`seek` a training goes on exactly as if it had never stopped, also in the middle of an epoch.
+
+    A last batch of one sample is left out: BatchNorm cannot normalise it.
+
+    Args:
+        split: What to train on.
+        batch_size: Samples per batch; the last batch of an epoch may have fewer.
+        seed: Of the order.
+        views: From :func:`kdbench.data.views.make_views`.
+        view_seed: Of the views; ``None`` takes ``seed``.
+        drop_last: Leave out a last batch of fewer samples.
+        limit_batches: At most so many batches per epoch; ``None`` for all.
+        memory_format: Layout of the inputs.
+        device: Where the split is kept and batches are made.
+
+    Attributes:
+        seconds: Time spent making batches so far.
+
+    Raises:
+        ConfigError: Not one batch can be made.
+    """
+
+    def __init__(
+        self,
+        split: ImageSplit,
+        batch_size: int,
+        *,
+        seed: int,
+        views: Sequence[View] = (),
+        view_seed: int | None = None,
+        drop_last: bool = False,
+        limit_batches: int | None = None,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.seconds = 0.0
+        self._split = split.to(device)
+        self._batch_size = batch_size
+        self._views = tuple(views)
+        self._order_seed = derive_seed(seed, "order")
+        self._view_seed = derive_seed(seed if view_seed is None else view_seed, "views")
+        self._memory_format = memory_format
+        self._length = _steps(len(split), batch_size, drop_last, limit_batches)
+        self._step = 0
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+        return self._length
+
+    def seek(self, step: int) -> None:
+        """Lets the next iteration start at global step ``step``: in epoch ``step // len``, at batch ``step % len``.
+
+        That iteration ends with its epoch; the ones after it are the epochs that follow.
+        """
+        self._step = step
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, offset = divmod(self._step, len(self))
+        # Moved on at once, not batch by batch: whoever fetches ahead, or stops early, still gets the next epoch next.
+        self._step = (epoch + 1) * len(self)
+        started = perf_counter()
+        order = shuffled(self._order_seed, epoch, self._split.index)
+        for number in range(offset, len(self)):
+            batch = self._batch(order[number * self._batch_size : (number + 1) * self._batch_size], epoch)
+            self.seconds += perf_counter() - started
+            yield batch
+            started = perf_counter()
+
+    def _batch(self, positions: Tensor, epoch: int) -> Batch:
+        index = self._split.index[positions]
+        keys = sample_keys(self._view_seed, epoch, index)
+        images = apply_views(self._views, self._split.images[positions], keys)
+        return Batch(_pixels(images, self._memory_format), self._split.labels[positions], index)
+
+
+class EvalLoader:
+    """All samples of a split in their order, as they are.
+
+    Args:
+        split: What to measure on.
+        batch_size: Samples per batch; the last may have fewer.
+        memory_format: Layout of the inputs.
+        device: Where the split is kept and batches are made.
+    """
+
+    def __init__(
+        self,
+        split: ImageSplit,
+        batch_size: int,
+        *,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._split = split.to(device)
+        self._batch_size = batch_size
+        self._memory_format = memory_format
+
+    def __len__(self) -> int:
+        """Batches in all."""
+        return math.ceil(len(self._split) / self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self._split), self._batch_size):
+            part = slice(start, start + self._batch_size)
+            inputs = _pixels(self._split.images[part], self._memory_format)
+            yield Batch(inputs, self._split.labels[part], self._split.index[part])
+
+
+def _steps(samples: int, batch_size: int, drop_last: bool, limit_batches: int | None) -> int:
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size}: must be 1 or more")
+    full, rest = divmod(samples, batch_size)
+    steps = full + (not drop_last and rest > 1)
+    steps = steps if limit_batches is None else min(steps, limit_batches)
+    if steps < 1:
+        raise ConfigError(
+            f"no batch to train on: {samples} training images, batch_size={batch_size}, "
+            f"drop_last={drop_last}, limit_batches={limit_batches}; make batch_size smaller or the limit larger"
+        )
+    return steps

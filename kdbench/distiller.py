@@ -1,0 +1,211 @@
+"""The training of one network, with or without teachers, as a LightningModule."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from kdbench.core.clock import Clock
+from kdbench.core.schedules import make_schedule
+from kdbench.core.seeds import derive_seed
+from kdbench.core.taps import TapReader
+from kdbench.core.types import Batch, ModelOutput, Progress
+from kdbench.criteria.base import Criterion
+from kdbench.optim import make_optimizer, make_scheduler
+
+TASK = "task"
+
+
+def task_loss(logits: Tensor, target: Tensor) -> Tensor:
+    r"""Cross-entropy with the labels, :math:`-\tfrac1B \sum_i \log p_{i, y_i}`.
+
+    Args:
+        logits: `(B, C)`.
+        target: `(B,)` int64.
+
+    Returns:
+        Scalar in nats, float32.
+    """
+    return F.cross_entropy(logits.float(), target)
+
+
+def _frozen(network: nn.Module) -> nn.Module:
+    return network.requires_grad_(False).eval()
+
+
+class Distiller(pl.LightningModule):
+    """Trains ``student`` on the weighted sum of the task loss and the terms of ``criteria``.
+
+    The only place that multiplies terms by weights. Teachers live outside the module tree: they are moved with it, and
+    are absent from parameters, ``state_dict`` and train mode; no gradient graph is ever built through them.
+
+    Args:
+        student: The network to train; maps pixels to logits `(B, C)`.
+        teachers: Trained networks; their outputs are constants.
+        criteria: Named criteria, already set up for these networks.
+        weights: Number or schedule of each term, ``task`` among them.
+        taps: Names of the ``student``'s and of the ``teacher``'s taps.
+        optim: Optimiser and schedule.
+        steps_per_epoch: Optimiser steps per epoch.
+        max_epochs: Epochs of the whole training.
+        seed: Reseeds the global generator as a function of the step, so that a resumed run draws the same dropout.
+        only: Module paths of the parts to train while everything else stays frozen; empty trains all.
+        ema: Decay per step of a moving average of the weights, in (0, 1); ``None`` keeps none.
+    """
+
+    _sums: Tensor
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teachers: Sequence[nn.Module] = (),
+        criteria: Mapping[str, Criterion] | None = None,
+        *,
+        weights: Mapping[str, Any],
+        taps: Mapping[str, Sequence[str]] | None = None,
+        optim: Mapping[str, Any],
+        steps_per_epoch: int,
+        max_epochs: int,
+        seed: int,
+        only: Sequence[str] = (),
+        ema: float | None = None,
+    ) -> None:
+        super().__init__()
+        taps = taps or {}
+        self.student = student
+        self.criteria = nn.ModuleDict(dict(criteria or {}))
+        self.ema = None if ema is None else _frozen(copy.deepcopy(student))
+        self._ema_decay = ema
+        self._only = tuple(only)
+        student.requires_grad_(not self._only)
+        for path in self._only:
+            student.get_submodule(path).requires_grad_(True)
+        self._teachers = tuple(_frozen(teacher) for teacher in teachers)
+        self._teacher_readers = tuple(TapReader(teacher, taps.get("teacher", ())) for teacher in self._teachers)
+        self._student_reader = TapReader(student, taps.get("student", ()))
+        self._schedules = {name: make_schedule(name, value) for name, value in weights.items()}
+        self._optim = optim
+        self._steps_per_epoch, self._max_epochs, self._seed = steps_per_epoch, max_epochs, seed
+        self._averages = ("loss", "acc", *(f"term/{name}" for name in self._schedules))
+        self.register_buffer("_sums", torch.zeros(len(self._averages), dtype=torch.float64), persistent=False)
+        self._seen = 0
+        self.teacher_queries = 0
+        self.teacher_clock = Clock()
+
+    @property
+    def deployed(self) -> nn.Module:
+        """The network that is evaluated and kept: the moving average where there is one."""
+        return self.student if self.ema is None else self.ema
+
+    def train(self, mode: bool = True) -> Distiller:
+        """Train mode for the student and the criteria; a frozen body and the moving average stay in eval mode."""
+        super().train(mode)
+        if self._only:
+            self.student.eval()
+        if self.ema is not None:
+            self.ema.eval()
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Distiller:
+        for teacher in self._teachers:
+            teacher._apply(fn)
+        return super()._apply(fn, recurse)
+
+    def progress(self) -> Progress:
+        """Where the training stands."""
+        return Progress(self.global_step, self._steps_per_epoch * self._max_epochs, self._steps_per_epoch)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Weighted sum of the terms on one batch, a scalar."""
+        progress = self.progress()
+        self._reseed(progress.step)
+        teachers = self._ask_teachers(batch)
+        student = self._student_reader(batch.inputs)
+        terms = {TASK: task_loss(student.logits, batch.target)}
+        for criterion in self.criteria.values():
+            terms.update(criterion(student, teachers, batch))
+        weighted = [schedule(progress) * terms[name] for name, schedule in self._schedules.items()]
+        loss = torch.stack(weighted).sum()
+        self._record(loss, terms, student.logits, batch.target)
+        return loss
+
+    def _reseed(self, step: int) -> None:
+        seed = derive_seed(self._seed, "step", step)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    def _ask_teachers(self, batch: Batch) -> tuple[ModelOutput, ...]:
+        if not self._teacher_readers:
+            return ()
+        self.teacher_queries += len(batch.target) * len(self._teacher_readers)
+        with self.teacher_clock.running(self.device), torch.no_grad():
+            return tuple(reader(batch.inputs) for reader in self._teacher_readers)
+
+    @torch.no_grad()
+    def _record(self, loss: Tensor, terms: Mapping[str, Tensor], logits: Tensor, target: Tensor) -> None:
+        """Adds the batch to the epoch's averages, on the device: nothing is read back before the epoch ends."""
+        correct = (logits.argmax(1) == target).sum()
+        size = len(target)
+        means = torch.stack([loss.detach(), *(terms[name].detach() for name in self._schedules)]).double()
+        self._sums += torch.cat([means[:1] * size, correct.double().reshape(1), means[1:] * size])
+        self._seen += size
+
+    def epoch_averages(self) -> dict[str, float]:
+        """Mean loss, terms (unweighted) and accuracy (percent) over the epoch's samples, and the weights at its end."""
+        means = (self._sums / max(self._seen, 1)).tolist()
+        self._sums.zero_()
+        self._seen = 0
+        row = {f"train/{name}": value for name, value in zip(self._averages, means, strict=True)}
+        row["train/acc"] *= 100.0
+        progress = self.progress()
+        row.update({f"train/weight/{name}": schedule(progress) for name, schedule in self._schedules.items()})
+        return row
+
+    def loss_is_finite(self) -> bool:
+        """Whether the epoch's loss so far is a number; reads the device, so it is asked rarely."""
+        return bool(self._sums[0].isfinite())
+
+    @torch.no_grad()
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Moves what follows the student: averages and memory banks of criteria, the moving average."""
+        progress = self.progress()
+        for criterion in self.criteria.values():
+            assert isinstance(criterion, Criterion)
+            criterion.after_step(progress)
+        if self.ema is not None and self._ema_decay is not None:
+            own, new = list(self.ema.parameters()), list(self.student.parameters())
+            torch._foreach_lerp_(own, new, 1.0 - self._ema_decay)
+            for buffer, source in zip(self.ema.buffers(), self.student.buffers(), strict=True):
+                buffer.copy_(source)
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser over the student and every trainable part of the criteria; schedule per step."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = make_optimizer(self._optim, parameters)
+        scheduler = make_scheduler(
+            optimizer, self._optim["schedule"], self._steps_per_epoch * self._max_epochs, self._steps_per_epoch
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the running averages, so that an epoch that was interrupted reports what it would have."""
+        checkpoint["distiller"] = {
+            "sums": self._sums.cpu().clone(),
+            "seen": self._seen,
+            "teacher_queries": self.teacher_queries,
+            "teacher_seconds": self.teacher_clock.seconds,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Inverse of :meth:`on_save_checkpoint`."""
+        state = checkpoint["distiller"]
+        self._sums.copy_(state["sums"])
+        self._seen, self.teacher_queries = state["seen"], state["teacher_queries"]
+        self.teacher_clock.seconds = state["teacher_seconds"]

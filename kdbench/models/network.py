@@ -1,0 +1,89 @@
+"""What every network looks like from outside: pixels in, logits out, taps named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.core.errors import ConfigError
+from kdbench.core.types import Tap
+
+
+def find_head(body: nn.Module, num_classes: int) -> str | None:
+    """Path of the classifier: the last module with parameters of its own, if it is linear and has C outputs."""
+    owners = [path for path, module in body.named_modules() if next(module.parameters(recurse=False), None) is not None]
+    last = body.get_submodule(owners[-1]) if owners else None
+    return owners[-1] if isinstance(last, nn.Linear) and last.out_features == num_classes else None
+
+
+class Network(nn.Module):
+    r"""A body with the normalisation it needs: :math:`\mathrm{body}((x - \mu) / \sigma)`.
+
+    The normalisation belongs to the network, so that a teacher keeps its own statistics and attacks work on pixels.
+
+    Args:
+        body: Maps normalised images to logits `(B, C)`.
+        name: As in the recipe, e.g. ``resnet20``.
+        num_classes: Number of classes C.
+        mean: Mean of each channel in [0, 1].
+        std: Standard deviation of each channel, positive.
+        taps: Canonical taps, by paths within the body. Unless they are there, ``pooled`` (what enters the classifier)
+            and ``logits`` (what the body returns) are added.
+        heads: Paths within the body of the modules that give the logits: one, or none if unknown, or several.
+
+    Attributes:
+        taps: The canonical taps, by paths within this module (``body. ...``).
+        heads: The same for the classifiers.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        body: nn.Module,
+        *,
+        name: str,
+        num_classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        taps: Mapping[str, Tap],
+        heads: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.name = name
+        self.num_classes = num_classes
+        self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1))
+        self.heads = tuple(map(_inside, heads))
+        self.taps = {key: Tap(_inside(tap.path), tap.io) for key, tap in taps.items()}
+        if self.heads and "pooled" not in taps:
+            self.taps["pooled"] = Tap(self.heads[0], "input")
+        self.taps.setdefault("logits", Tap("body"))
+
+    @property
+    def head(self) -> str | None:
+        """Path of the classifier module (of the first, if there are several), or None if unknown."""
+        return self.heads[0] if self.heads else None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits `(B, C)`.
+
+        Args:
+            inputs: Pixels in [0, 1], `(B, C, H, W)`, not normalised, in any memory format.
+
+        Raises:
+            ConfigError: The body returns something else than a tensor.
+        """
+        output = self.body((inputs - self.mean) / self.std)
+        output = getattr(output, "logits", output)  # torchvision's networks with auxiliary heads name their main output
+        if not isinstance(output, Tensor):
+            raise ConfigError(f"{self.name}: its forward returns a {type(output).__name__}, logits (B, C) are expected")
+        return output
+
+
+def _inside(path: str) -> str:
+    return f"body.{path}"

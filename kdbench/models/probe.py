@@ -1,0 +1,106 @@
+"""Finding shapes by running a network once, so that no list of channels is ever written by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.core.taps import TapReader
+from kdbench.core.types import DataSpec, NetworkSpec, Tap
+from kdbench.models.network import Network
+
+
+class TapRow(NamedTuple):
+    """One place of a network that can be tapped.
+
+    Attributes:
+        name: What to write in a config.
+        path: The module's path.
+        io: ``output`` or ``input``.
+        shape: Of its activation, without the batch dimension.
+    """
+
+    name: str
+    path: str
+    io: str
+    shape: tuple[int, ...]
+
+
+def probe(network: Network, names: Sequence[str], data: DataSpec) -> NetworkSpec:
+    """Shapes of the taps ``names``, by one forward pass that leaves no trace.
+
+    Modes, BatchNorm statistics and the random state are as before.
+
+    Raises:
+        ConfigError: A name means nothing in this network, or its place cannot be tapped.
+    """
+    reader = TapReader(network, names)
+    try:
+        with _dry(network):
+            features = reader(_samples(network, data)).features
+    finally:
+        reader.close()
+    return NetworkSpec(network.name, network.num_classes, {name: tuple(features[name].shape[1:]) for name in names})
+
+
+def describe_taps(network: Network, data: DataSpec) -> list[TapRow]:
+    """Everything in ``network`` that can be tapped: canonical taps first, then every module in order of its path."""
+    _, shapes = dry_run(network, data)
+    named = [(name, tap) for name, tap in network.taps.items() if tap in shapes]
+    named += [(path, Tap(path)) for path, _ in network.named_modules() if Tap(path) in shapes]
+    return [TapRow(name, tap.path, tap.io, shapes[tap]) for name, tap in named]
+
+
+def dry_run(network: Network, data: DataSpec) -> tuple[Tensor, dict[Tap, tuple[int, ...]]]:
+    """Logits `(2, C)` of two grey samples, and the shape at every place that can be tapped.
+
+    Left out is what :class:`TapReader` would refuse: a module that fires twice, or carries no tensor, or one that is
+    overwritten in place.
+    """
+    seen: dict[Tap, tuple[Any, int]] = {}
+    fired: Counter[Tap] = Counter()
+
+    def keep(tap: Tap, value: Any) -> None:
+        fired[tap] += 1
+        seen[tap] = (value, value._version if isinstance(value, Tensor) else 0)
+
+    def hook(path: str, module: nn.Module) -> None:
+        handles.append(module.register_forward_pre_hook(lambda _, args: keep(Tap(path, "input"), args and args[0])))
+        handles.append(module.register_forward_hook(lambda _, args, output: keep(Tap(path), output)))
+
+    handles: list[Any] = []
+    try:
+        for path, module in network.named_modules():
+            if path:
+                hook(path, module)
+        with _dry(network):
+            logits = network(_samples(network, data))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return logits, {
+        tap: tuple(value.shape[1:])
+        for tap, (value, version) in seen.items()
+        if isinstance(value, Tensor) and value._version == version and fired[tap] == 1
+    }
+
+
+@contextmanager
+def _dry(network: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode  # not train(mode): that would reach into children of another mode
+
+
+def _samples(network: Network, data: DataSpec) -> Tensor:
+    return torch.full((2, *data.input_shape), 0.5, device=network.mean.device)

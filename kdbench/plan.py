@@ -1,0 +1,80 @@
+"""What a command would train: the unique networks of all its jobs in order, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from kdbench.config.recipes import Chain, Link
+from kdbench.core.recipe import Recipe, topological
+from kdbench.store import Entry, Store
+
+State = Literal["train", "resume", "in store", "use as is"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One network of a plan, whoever needs it.
+
+    Attributes:
+        recipe: How it is made.
+        role: The role it plays first: the same network can teach in one job and be taught in another.
+        state: What would be done for it.
+        entry: Where it is, if it is in the store.
+    """
+
+    recipe: Recipe
+    role: str
+    state: State
+    entry: Entry | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All networks of all jobs, each once, teachers before those they teach."""
+
+    chains: Sequence[Chain]
+    nodes: Mapping[str, Node]
+
+    @cached_property
+    def missing(self) -> list[Recipe]:
+        """What is not in the store yet, in an order in which it can be made."""
+        return [node.recipe for node in self.nodes.values() if node.entry is None]
+
+    @cached_property
+    def links(self) -> list[Link]:
+        """The networks that jobs name, each once, in their order."""
+        seen: dict[tuple[str, str], Link] = {}
+        for chain in self.chains:
+            for link in chain.links:
+                seen.setdefault((link.role, link.recipe.digest), link)
+        return list(seen.values())
+
+
+def method_name(recipe: Recipe) -> str | None:
+    """The criteria a network was trained with, ``kd+at``; nothing for the task loss alone."""
+    return None if recipe.method is None else "+".join(recipe.method["criteria"])
+
+
+def make_plan(chains: Sequence[Chain], store: Store) -> Plan:
+    """Looks up in the store what the chains need.
+
+    Raises:
+        StoreError: A stored network that is needed is damaged.
+    """
+    roles: dict[str, str] = {}
+    for chain in chains:
+        for link in chain.links:
+            roles.setdefault(link.recipe.digest, link.role)
+    nodes: dict[str, Node] = {}
+    for recipe in topological(link.recipe for chain in chains for link in chain.links):
+        entry = store.get(recipe.digest)
+        state: State = "train" if recipe.epochs else "use as is"
+        if entry is not None:
+            state = "in store"
+        elif store.has_checkpoint(recipe.digest):
+            state = "resume"
+        nodes[recipe.digest] = Node(recipe, roles.get(recipe.digest, "teacher"), state, entry)
+    return Plan(chains, nodes)

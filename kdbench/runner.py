@@ -1,0 +1,291 @@
+"""Makes one network: builds it, trains it, measures it, stores it."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import kdbench
+from kdbench.config.build import LAYOUTS, Builder, UnsuitableError, make_evaluations
+from kdbench.core.errors import ConfigError, nearest
+from kdbench.core.recipe import Recipe, digest_of
+from kdbench.core.signals import raise_if_stopped
+from kdbench.data.load import DataSplits, ImageSplit
+from kdbench.data.loader import EvalLoader, TrainLoader
+from kdbench.data.views import make_views
+from kdbench.fit import AUTOCAST, Loop, Observer, Record, fit
+from kdbench.metrics.cost import count_macs, count_parameters, latency
+from kdbench.metrics.evaluate import evaluate
+from kdbench.models.network import Network
+from kdbench.settings import Settings, cores
+from kdbench.store import Draft, Entry
+
+
+def builder_of(settings: Settings) -> Builder:
+    """What builds the networks of a run."""
+    return Builder(settings.store, settings.data_dir, roots=settings.roots, files=settings.files,
+                   trusted=settings.trusted)  # fmt: skip
+
+
+def device_of(settings: Settings) -> torch.device:
+    """Where a training runs and a network is measured.
+
+    Raises:
+        ConfigError: A GPU is asked for and there is none.
+    """
+    if settings.accelerator not in ("auto", "cpu", "gpu"):
+        raise ConfigError(f"trainer.accelerator={settings.accelerator}: unknown"
+                          f"{nearest(settings.accelerator, ('auto', 'cpu', 'gpu'))}")  # fmt: skip
+    if settings.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("trainer.accelerator=gpu: no CUDA device is there; use trainer=cpu or trainer=auto")
+    return torch.device("cuda" if settings.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+class Trainer:
+    """Trains recipes one after the other in this process; data and devices are set up once.
+
+    Args:
+        settings: Where things are and how they are run.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.builder = builder_of(settings)
+        self.device = device_of(settings)
+        torch.set_num_threads(settings.threads)
+
+    def check(self, recipe: Recipe) -> None:
+        """Builds everything that the recipe's training needs, without training.
+
+        Raises:
+            ConfigError: Something does not fit; found here instead of hours later.
+        """
+        data = self.builder.data(recipe)
+        student = self.builder.network(recipe, data.spec)
+        if not recipe.epochs:
+            return
+        _check_budget(recipe)
+        teachers = [self.builder.network(teacher, self.builder.data(teacher).spec)
+                    if self.settings.store.get(teacher.digest) is None else self.builder.trained(teacher.digest)
+                    for teacher in recipe.teachers]  # fmt: skip
+        loader = self._train_loader(recipe, data)
+        self.builder.distiller(recipe, student, teachers, data.spec, len(loader)).configure_optimizers()
+
+    def make(self, recipe: Recipe, observer: Observer, *, on_wait: Callable[[str], None] | None = None) -> Entry:
+        """The recipe's network from the store, or trained now; what it is taught by must be in the store.
+
+        Args:
+            recipe: What to make.
+            observer: Told of steps, epochs and notes.
+            on_wait: Told who trains the same network, when another process does.
+
+        Raises:
+            UserError: Training or storing failed for a reason the user can act on.
+            Stopped: A signal asked for it.
+        """
+        wait = None if on_wait is None else lambda owner: on_wait(f"process {owner.pid}" if owner else "another process")
+        with self.settings.store.draft(recipe, on_wait=wait) as draft:
+            return draft.entry or self._train(recipe, draft, observer)
+
+    def _train(self, recipe: Recipe, draft: Draft, observer: Observer) -> Entry:
+        data = self.builder.data(recipe)
+        teachers = [self.builder.trained(teacher.digest).to(self.device) for teacher in recipe.teachers]
+        student = self.builder.network(recipe, data.spec)
+        measure = self._measures(recipe, data)
+        teacher_seconds, queries, extra = 0.0, 0, 0
+        record = Record()
+        if recipe.epochs:
+            loader = self._train_loader(recipe, data)
+            distiller = self.builder.distiller(recipe, student, teachers, data.spec, len(loader))
+            observed = _observed(recipe, measure)
+            record = fit(distiller, loader, draft, self._loop(recipe), measure=observed, observer=observer)
+            teacher_seconds, queries = distiller.teacher_clock.seconds, distiller.teacher_queries
+            extra = count_parameters(distiller.criteria)
+            student = distiller.deployed
+        raise_if_stopped()
+        student = student.to(self.device)
+        draft.write_weights("last", student.state_dict())
+        metrics = self._final(recipe, student, teachers, draft, record, data, measure)
+        seconds = {**record.seconds, "teacher": teacher_seconds}
+        seconds["student"] = max(seconds["total"] - sum(seconds[part] for part in ("data", "evaluation", "teacher")), 0.0)
+        metrics |= {"teacher_queries": queries, "extra_parameters": extra, "seconds": seconds}
+        return draft.commit(metrics, record.history, environment(self.settings, self.device))
+
+    # -- parts ----------------------------------------------------------------------------------------------------
+
+    def _train_loader(self, recipe: Recipe, data: DataSplits) -> TrainLoader:
+        config = recipe.data
+        return TrainLoader(
+            data.train,
+            recipe.budget["batch_size"],
+            seed=recipe.seed,
+            views=make_views(config["augment"], config["padding"]),
+            view_seed=config["view_seed"],
+            limit_batches=recipe.budget["limit_train_batches"],
+            memory_format=LAYOUTS[recipe.budget["layout"]],
+            device=self.device,
+        )
+
+    def _loop(self, recipe: Recipe) -> Loop:
+        return Loop(
+            max_epochs=recipe.epochs,
+            precision=recipe.budget["precision"],
+            clip=recipe.budget["clip"],
+            select_on=recipe.select_on,
+            accelerator="gpu" if self.device.type == "cuda" else "cpu",
+            devices=self.settings.devices,
+            checkpoint_every=self.settings.checkpoint_every,
+            conditions={"threads": self.settings.threads, "torch": torch.__version__, "device": self.device.type},
+        )
+
+    def _measures(self, recipe: Recipe, data: DataSplits) -> dict[str, Callable[..., dict[str, float]]]:
+        """For each split, a function that measures a network on it."""
+
+        def measure(split: ImageSplit, network: nn.Module, teachers: Sequence[nn.Module] = ()) -> dict[str, float]:
+            loader = EvalLoader(split, self.settings.eval_batch_size, memory_format=LAYOUTS[recipe.budget["layout"]],
+                                device=self.device)  # fmt: skip
+            autocast = AUTOCAST[recipe.budget["precision"]]
+            return evaluate(network, loader, teachers=teachers, device=self.device, autocast=autocast)
+
+        splits = {"val": data.val, "test": data.test}
+        return {name: partial(measure, split) for name, split in splits.items() if split is not None}
+
+    def _final(self, recipe: Recipe, student: nn.Module, teachers: Sequence[Network], draft: Draft, record: Record,
+               data: DataSplits, measure: Mapping[str, Callable[..., dict[str, float]]]) -> dict[str, Any]:  # fmt: skip
+        """The numbers of the selected weights; the only place where a clean protocol touches the test set."""
+        if recipe.select_on != "last":
+            student.load_state_dict(draft.weights("best"))
+        started = time.perf_counter()
+        splits = {name: function(student, teachers) for name, function in measure.items()}
+        shape = data.spec.input_shape
+        metrics = {
+            "select_on": recipe.select_on,
+            "epochs": recipe.epochs,
+            "images": record.images,
+            "best": record.best,
+            **splits,
+            "parameters": count_parameters(student),
+            "macs": count_macs(student, shape),
+            "latency_ms": latency(student, shape)[1],
+        }
+        record.seconds["evaluation"] += time.perf_counter() - started
+        record.seconds["total"] += time.perf_counter() - started
+        return metrics
+
+
+def _observed(recipe: Recipe, measure: Mapping[str, Callable[..., dict[str, float]]]) -> dict[str, Callable[..., Any]]:
+    """What is measured after each epoch: validation, and the test set only where a protocol selects on it."""
+    return {name: function for name, function in measure.items() if name == "val" or recipe.select_on == "test"}
+
+
+def _check_budget(recipe: Recipe) -> None:
+    budget = recipe.budget
+    problems = []
+    if budget["precision"] not in AUTOCAST:
+        problems.append(f"trainer.precision={budget['precision']}: unknown{nearest(str(budget['precision']), AUTOCAST)}")
+    if (ema := budget["ema"]) is not None and not (isinstance(ema, float) and 0 < ema < 1):
+        problems.append(f"trainer.ema={ema}: a decay per step between 0 and 1 is expected, e.g. 0.999")
+    if (clip := budget["clip"]) is not None and not (isinstance(clip, int | float) and clip > 0):
+        problems.append(f"trainer.clip={clip}: a norm greater than 0 is expected")
+    if (limit := budget["limit_train_batches"]) is not None and not (type(limit) is int and limit > 0):
+        problems.append(f"trainer.limit_train_batches={limit}: a whole number of batches is expected, or null for all")
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_all(recipes: Iterable[Recipe], settings: Settings) -> tuple[list[str], dict[str, str]]:
+    """The second stage of checks: builds every training once; seeds apart, equal ones only once.
+
+    Returns:
+        One line per problem; and for each recipe whose method cannot serve its pair, by digest, the reason.
+    """
+    trainer = Trainer(settings)
+    problems: list[str] = []
+    unsuitable: dict[str, str] = {}
+    known: dict[str, str | None] = {}
+    for recipe in recipes:
+        key = digest_of(_without_seeds(recipe))
+        if key not in known:
+            known[key] = None
+            try:
+                trainer.check(recipe)
+            except UnsuitableError as error:
+                known[key] = error.problems[0]
+            except ConfigError as error:
+                problems += [problem for problem in error.problems if problem not in problems]
+        if (reason := known[key]) is not None:
+            unsuitable[recipe.digest] = reason
+    return problems, unsuitable
+
+
+def _without_seeds(recipe: Recipe) -> dict[str, Any]:
+    return replace(recipe, seed=0, teachers=()).to_dict() | {"teachers": [_without_seeds(t) for t in recipe.teachers]}
+
+
+def environment(settings: Settings, device: torch.device) -> dict[str, Any]:
+    """What stands beside a recipe: libraries, machine, threads; weights are bit-identical only under equal ones."""
+    libraries = ("torch", "torchvision", "pytorch-lightning", "timm", "torchmetrics", "numpy")
+    return {
+        "kdbench": kdbench.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in libraries},
+        "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+        "threads": settings.threads,
+        "host": platform.node(),
+    }
+
+
+def _commit() -> str | None:
+    folder = Path(kdbench.__file__).parent
+    if not (folder.parent / ".git").exists():
+        return None
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or None
+
+
+
+def evaluate_entry(entry: Entry, evaluations: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any], *,
+                   split: str) -> dict[str, Any]:  # fmt: skip
+    """Further measurements of a stored network.
+
+    Args:
+        entry: What to measure.
+        evaluations: Config of each evaluation by its name.
+        config: A job's config, for paths and devices.
+        split: ``val`` or ``test``.
+
+    Raises:
+        ConfigError: An evaluation cannot be built, or there is no such split.
+    """
+    made = make_evaluations(evaluations)
+    settings = Settings(
+        outputs=Path(config["paths"]["outputs"]).expanduser(),
+        data_dir=Path(config["paths"]["data"]).expanduser(),
+        run_dir=Path(),
+        accelerator=config["trainer"]["accelerator"],
+        threads=config["trainer"]["threads"] or cores(),
+        trusted=tuple(config["trust"]),
+        eval_batch_size=config["trainer"]["eval_batch_size"],
+    )
+    trainer = Trainer(settings)
+    data = trainer.builder.data(entry.recipe)
+    samples = data.val if split == "val" else data.test
+    if samples is None:
+        raise ConfigError(f"{entry.id} was trained without a validation split; use --split test")
+    network = trainer.builder.trained(entry.digest).to(trainer.device)
+    teachers = [trainer.builder.trained(teacher.digest).to(trainer.device) for teacher in entry.recipe.teachers]
+    loader = EvalLoader(samples, settings.eval_batch_size, device=trainer.device)
+    return {name: evaluation(network, loader, teachers, data.spec) for name, evaluation in made.items()}

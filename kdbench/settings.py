@@ -1,0 +1,97 @@
+"""What a run is told beside its recipes: nothing here changes a weight. Needs no torch, and pickles to workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdbench.config.recipes import Chain
+from kdbench.core.recipe import digest_of
+from kdbench.store import Store
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where things are and how they are run.
+
+    Attributes:
+        outputs: Store, run folders and evaluations live below it.
+        data_dir: Where datasets are looked for.
+        roots: The folders of datasets that were given one, by name.
+        files: Checkpoint files by their SHA-256.
+        trusted: Packages of the user's, whose classes may be used.
+        accelerator: ``auto``, ``cpu`` or ``gpu``.
+        devices: How many of them a training uses.
+        threads: CPU threads of one training.
+        eval_batch_size: Samples per batch when measuring.
+        checkpoint_every: Seconds between resumable states.
+        loggers: Options of each chosen logger.
+        run_dir: This command's own folder.
+        project: Name of the study, for loggers.
+        group: Name of the sweep, for loggers.
+    """
+
+    outputs: Path
+    data_dir: Path
+    run_dir: Path
+    roots: Mapping[str, str | None] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    trusted: Sequence[str] = ()
+    accelerator: str = "auto"
+    devices: int = 1
+    threads: int = 1
+    eval_batch_size: int = 512
+    checkpoint_every: float = 30.0
+    loggers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    project: str = "kdbench"
+    group: str = ""
+
+    @property
+    def store(self) -> Store:
+        """The store below ``outputs``."""
+        return Store(self.outputs / "store")
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_name(chains: Sequence[Chain], *, multirun: bool) -> str:
+    """A folder name made of what is run, never of a number: the same command finds its folder again."""
+    students = [chain.links[-1].recipe for chain in chains]
+    if multirun:
+        return f"sweep-{digest_of([recipe.digest for recipe in students])[:8]}"
+    return f"{'-'.join(dict.fromkeys(link.name for link in chains[0].links))}-{students[0].digest[:8]}"
+
+
+def make_settings(chains: Sequence[Chain], *, workers: int, multirun: bool) -> Settings:
+    """The settings of a command; what is not part of an identity is taken from its first job.
+
+    Args:
+        chains: All jobs.
+        workers: Trainings at a time; the cores are divided among them, so that they never fight for one.
+        multirun: Whether the command is a sweep.
+    """
+    config = chains[0].job.config
+    trainer = config["trainer"]
+    outputs = Path(config["paths"]["outputs"]).expanduser()
+    name = run_name(chains, multirun=multirun)
+    return Settings(
+        outputs=outputs,
+        data_dir=Path(config["paths"]["data"]).expanduser(),
+        run_dir=outputs / "runs" / name,
+        roots={chain.job.config["dataset"]["name"]: chain.job.config["dataset"]["root"] for chain in chains},
+        files={sha: file for chain in chains for sha, file in chain.files.items()},
+        trusted=tuple(config["trust"]),
+        accelerator=trainer["accelerator"],
+        devices=trainer["devices"],
+        threads=trainer["threads"] or max(cores() // workers, 1),
+        eval_batch_size=trainer["eval_batch_size"],
+        checkpoint_every=float(trainer["checkpoint_every"]),
+        loggers=config.get("logger", {}),
+        group=name,
+    )

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+import torch
+
+from kdbench.data.counter import sample_keys
+from kdbench.data.views import CropFlip, apply_views, make_views
+
+
+def outcomes(image: np.ndarray, padding: int) -> dict[bytes, int]:
+    """Every crop of the padded image and its mirror, written with loops."""
+    H, W = image.shape[1:]
+    padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
+    crops = [
+        padded[:, top : top + H, left : left + W] for top in range(2 * padding + 1) for left in range(2 * padding + 1)
+    ]
+    found = [view for crop in crops for view in (crop, crop[:, :, ::-1])]
+    return {view.tobytes(): number for number, view in enumerate(found)}
+
+
+@pytest.mark.parametrize(("padding", "shape"), [(0, (1, 3, 4)), (1, (3, 4, 5)), (4, (1, 11, 11))])
+def test_all_crops_and_flips_are_equally_likely_and_nothing_else_happens(padding, shape):
+    image = np.arange(1, 1 + np.prod(shape), dtype=np.uint8).reshape(shape)
+    numbers = outcomes(image, padding)
+    count = 2 * (2 * padding + 1) ** 2
+    assert len(numbers) == count
+    batch = torch.from_numpy(image).expand(count * 100, *shape)
+    views = CropFlip(padding)(batch, sample_keys(0, 0, torch.arange(len(batch))))
+    seen = np.bincount([numbers[view.tobytes()] for view in views.numpy()], minlength=count)
+    statistic = ((seen - 100) ** 2 / 100).sum()
+    assert abs(statistic - (count - 1)) < 4 * (2 * (count - 1)) ** 0.5
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_view_of_a_sample_does_not_depend_on_its_batch(images):
+    index = torch.arange(64)
+    together = apply_views(make_views("crop_flip", 4), images, sample_keys(1, 2, index))
+    some = torch.tensor([40, 3, 17])
+    alone = apply_views(make_views("crop_flip", 4), images[some], sample_keys(1, 2, some))
+    assert torch.equal(alone, together[some])
+
+
+def test_views_change_with_seed_and_epoch(images):
+    index, views = torch.arange(64), make_views("crop_flip", 4)
+    one = apply_views(views, images, sample_keys(0, 0, index))
+    for seed, epoch in ((1, 0), (0, 1)):
+        other = apply_views(views, images, sample_keys(seed, epoch, index))
+        assert (one == other).flatten(1).all(1).sum() < 8
+
+
+def test_views_leave_the_data_as_they_are(images):
+    before = images.clone()
+    apply_views(make_views("crop_flip", 4), images, sample_keys(0, 0, torch.arange(64)))
+    assert torch.equal(images, before)
+
+
+def test_none_is_the_images_themselves(images):
+    assert apply_views(make_views("none", 4), images, sample_keys(0, 0, torch.arange(64))) is images
+
+
+def test_views_of_another_stream_draw_on_their_own(images):
+    keys = sample_keys(0, 0, torch.arange(64))
+    other = CropFlip(4)
+    other.stream = 1
+    assert not torch.equal(apply_views([other], images, keys), apply_views([CropFlip(4)], images, keys))
