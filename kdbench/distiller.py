@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -172,18 +173,26 @@ class Distiller(pl.LightningModule):
         """Whether the epoch's loss so far is a number; reads the device, so it is asked rarely."""
         return bool(self._sums[0].isfinite())
 
-    @torch.no_grad()
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Moves what follows the student: averages and memory banks of criteria, the moving average."""
-        progress = self.progress()
-        for criterion in self.criteria.values():
-            assert isinstance(criterion, Criterion)
-            criterion.after_step(progress)
-        if self.ema is not None and self._ema_decay is not None:
-            own, new = list(self.ema.parameters()), list(self.student.parameters())
-            torch._foreach_lerp_(own, new, 1.0 - self._ema_decay)
-            for buffer, source in zip(self.ema.buffers(), self.student.buffers(), strict=True):
-                buffer.copy_(source)
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One step, and what follows it: memory banks and averages of criteria, the moving average of the weights.
+
+        Here and not in ``on_train_batch_end``, which Lightning calls after the callbacks' own: a checkpoint written
+        there would hold the new weights with the old averages.
+        """
+        super().optimizer_step(*args, **kwargs)
+        done = self.progress()
+        with torch.no_grad():
+            for criterion in self.criteria.values():
+                assert isinstance(criterion, Criterion)
+                criterion.after_step(replace(done, step=done.step + 1))  # Lightning counts the step after this hook
+            self._move_average()
+
+    def _move_average(self) -> None:
+        if self.ema is None or self._ema_decay is None:
+            return
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.student.parameters()), 1.0 - self._ema_decay)
+        for buffer, source in zip(self.ema.buffers(), self.student.buffers(), strict=True):
+            buffer.copy_(source)
 
     def configure_optimizers(self) -> Any:
         """Optimiser over the student and every trainable part of the criteria; schedule per step."""

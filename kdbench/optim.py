@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from kdbench.core.errors import ConfigError, nearest
-from kdbench.core.targets import resolve_target
+from kdbench.core.targets import check_arguments, resolve_target
 from kdbench.core.types import Progress
 
 
@@ -88,22 +87,6 @@ _KINDS: Mapping[str, Callable[..., float]] = {
 }
 
 
-def _check_options(where: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Binds ``options`` to the parameters of ``function`` after the first.
-
-    Raises:
-        ConfigError: Unknown or missing options, all of them at once.
-    """
-    _, *parameters = inspect.signature(function).parameters.values()
-    named = {parameter.name: parameter for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
-    missing = [name for name, p in named.items() if p.default is p.empty and name not in options]
-    unknown = [key for key in options if key not in named] if len(named) == len(parameters) else []
-    problems = [f"{where}.{key}: unknown{nearest(str(key), named)}" for key in unknown]
-    problems += [f"{where}.{name}: missing" for name in missing]
-    if problems:
-        raise ConfigError(problems)
-
-
 def make_optimizer(
     config: Mapping[str, Any],
     parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
@@ -121,7 +104,7 @@ def make_optimizer(
     """
     options = {key: value for key, value in config.items() if key not in ("_target_", "schedule", "version")}
     optimizer = resolve_target(config["_target_"], base=Optimizer, trusted=trusted)
-    _check_options("optim", optimizer, options)
+    check_arguments(optimizer, {"params": parameters, **options}, where="optim")
     try:
         return optimizer(parameters, **options)
     except (TypeError, ValueError) as error:
@@ -133,7 +116,7 @@ def _factor(schedule: Mapping[str, Any]) -> Callable[[Progress], float]:
     kind = str(options.pop("kind", ""))
     if kind not in _KINDS:
         raise ConfigError(f"optim.schedule.kind={kind!r}: unknown{nearest(kind, _KINDS)}")
-    _check_options("optim.schedule", _KINDS[kind], options)
+    check_arguments(_KINDS[kind], {"progress": None, **options}, where="optim.schedule")
     return lambda progress: _KINDS[kind](progress, **options)
 
 

@@ -145,7 +145,7 @@ class Trainer:
             accelerator="gpu" if self.device.type == "cuda" else "cpu",
             devices=self.settings.devices,
             checkpoint_every=self.settings.checkpoint_every,
-            conditions={"threads": self.settings.threads, "torch": torch.__version__, "device": self.device.type},
+            conditions={"threads": self.settings.threads, "torch": str(torch.__version__), "device": self.device.type},
         )
 
     def _measures(self, recipe: Recipe, data: DataSplits) -> dict[str, Callable[..., dict[str, float]]]:

@@ -92,7 +92,7 @@ def test_csv_holds_every_row_and_the_summary(tmp_path):
     with (tmp_path / "csv" / "version_0" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["train/loss"] for row in rows] == ["1.5", "1.0", ""]
-    assert [row["epoch"] for row in rows] == ["1", "2", ""]
+    assert [(row["step"], row["epoch"]) for row in rows] == [("1", "1"), ("2", "2"), ("2", "")]
     assert rows[-1]["test/acc"] == "0.75"
     assert "digest: 3fa9c1" in (tmp_path / "csv" / "version_0" / "hparams.yaml").read_text()
 
@@ -143,7 +143,7 @@ def test_wandb_offline_run_can_be_read_back(tmp_path, capfd):
         summary.update(record["update"])
     assert summary["val/acc"] == {"last": 0.7, "max": 0.8}
     assert (summary["test/acc"], summary["status"]) == (0.75, "done")
-    assert of_type(records, "exit") == [{"exit_code": 0}]
+    assert [record["exit_code"] for record in of_type(records, "exit")] == [0]
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -161,11 +161,27 @@ def test_wandb_without_a_key_falls_back_with_one_warning_for_two_runs(tmp_path, 
 def test_wandb_with_an_unreachable_server_falls_back_with_one_warning(tmp_path, caplog, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    attempts = []
+    login = wandb.login
+    monkeypatch.setattr(wandb, "login", lambda **options: attempts.append(options) or login(**options))
     for mode in ("auto", "online"):
         train({"wandb": {"mode": mode, "init_timeout": 1}}, run_info(tmp_path))
     (warning,) = warnings_of(caplog)
     assert "127.0.0.1:9" in warning
+    assert len(attempts) == 1  # the second training does not wait again
     assert len(wandb_records(tmp_path)) == 2
+
+
+def test_two_trainings_at_once_are_two_wandb_runs(tmp_path):
+    offline = {"wandb": {"mode": "offline"}}
+    with (
+        open_sinks(offline, run=run_info(tmp_path)) as first,
+        open_sinks(offline, run=run_info(tmp_path)) as second,
+    ):
+        first.log(ROWS[0], 1)
+        second.log(ROWS[1], 1)
+    rows = [[row["item"]["val/acc"] for row in of_type(records, "history")] for records in wandb_records(tmp_path)]
+    assert sorted(rows) == [[0.7], [0.8]]
 
 
 @pytest.mark.parametrize("options", [{"mode": "disabled"}, {}])
@@ -178,15 +194,20 @@ def test_wandb_can_be_switched_off(tmp_path, monkeypatch, options):
 def test_failed_training_is_a_failed_run(tmp_path):
     with pytest.raises(RuntimeError), open_sinks({"wandb": {"mode": "offline"}}, run=run_info(tmp_path)):
         raise RuntimeError
-    assert of_type(wandb_records(tmp_path)[0], "exit") == [{"exit_code": 1}]
+    assert [record["exit_code"] for record in of_type(wandb_records(tmp_path)[0], "exit")] == [1]
 
 
 def test_failing_logger_is_dropped_and_the_others_go_on(tmp_path, caplog, monkeypatch):
+    calls = []
+
     def full_disk(self, row, epoch):
+        calls.append(epoch)
         raise OSError("disk full")
 
     monkeypatch.setattr(loggers._TensorBoard, "log", full_disk)
-    train({"tensorboard": {}, "csv": {}}, run_info(tmp_path))
+    for _ in range(2):
+        train({"tensorboard": {}, "csv": {}}, run_info(tmp_path))
+    assert calls == [1, 1]
     assert warnings_of(caplog) == ["logger tensorboard failed and is left out from here on: OSError: disk full"]
     assert len((tmp_path / "csv" / "version_0" / "metrics.csv").read_text().splitlines()) == 4
 

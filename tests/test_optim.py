@@ -128,8 +128,8 @@ def test_scheduler_starts_with_the_factor_of_step_0_and_resumes_from_its_state()
     [
         ({"kind": "one_cycel"}, "optim.schedule.kind='one_cycel': unknown; did you mean 'one_cycle'"),
         ({}, "optim.schedule.kind='': unknown; there is: constant, cosine, one_cycle, steps"),
-        (STEPS | {"gama": 1}, "optim.schedule.gama: unknown; did you mean 'gamma'"),
-        ({"kind": "steps", "gamma": 0.1}, "optim.schedule.milestones: missing"),
+        (STEPS | {"gama": 1}, "optim.schedule: 'gama' is no argument of steps; did you mean 'gamma'"),
+        ({"kind": "steps", "gamma": 0.1}, "optim.schedule: steps: missing a required argument: 'milestones'"),
         (ONE_CYCLE | {"warmup": 30}, r"optim.schedule.warmup=30: a fraction of the training in \[0, 1\)"),
     ],
 )
@@ -143,7 +143,7 @@ def test_a_wrong_schedule_is_refused_before_the_first_step(schedule, message):
     [
         ({"_target_": "torch.optim.SDG"}, "_target_=torch.optim.SDG"),
         ({"_target_": "torch.nn.Linear"}, "_target_=torch.nn.Linear: not a Optimizer class"),
-        ({"momentun": 0.9}, "optim.momentun: unknown; did you mean 'momentum'"),
+        ({"momentun": 0.9}, "optim: 'momentun' is no argument of SGD; did you mean 'momentum'"),
         ({"lr": -1}, "optim: torch.optim.SGD refuses its options: Invalid learning rate"),
         ({"lr": "fast"}, "optim: torch.optim.SGD refuses its options"),
         ({"nesterov": True}, "Nesterov momentum requires a momentum"),
@@ -152,12 +152,6 @@ def test_a_wrong_schedule_is_refused_before_the_first_step(schedule, message):
 def test_a_wrong_optimiser_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         make_optimizer(SGD | change, parameters())
-
-
-def test_all_unknown_options_are_named_at_once():
-    with pytest.raises(ConfigError) as caught:
-        make_optimizer(SGD | {"momentun": 0.9, "nestrov": True}, parameters())
-    assert len(caught.value.problems) == 2
 
 
 def test_an_optimiser_of_the_user_s_own_may_take_any_option(tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ def resolve_target(path: str | None, *, base: type[Kind], trusted: Sequence[str]
     if not module_path or root not in (*ROOTS, *trusted):
         raise ConfigError(
             f"_target_={path}: {root!r} is not trusted; a class below {', '.join((*ROOTS, *trusted))} is, "
-            f"or opt in with 'trusted=[{root}]' if you know its code"
+            f"or opt in with 'trust=[{root}]' if you know its code"
         )
     module = _import(module_path, path)
     found = getattr(module, name, None)

@@ -35,7 +35,7 @@ def ensemble_logits(logits: Sequence[Tensor], *, temperature: float) -> Tensor:
     Returns:
         `(..., C)`, at least float32.
 
-    Source: Hinton et al. 2015, arXiv:1503.02531, Sec. 2 (arithmetic mean of the predictive distributions).
+    Source: Hinton et al. 2015, arXiv:1503.02531, Sec. 1 (arithmetic mean of the predictive distributions).
     """
     members = torch.stack([log_probabilities(member, temperature) for member in logits])
     return temperature * (members.logsumexp(dim=0) - math.log(len(members)))
@@ -117,25 +117,3 @@ def kd_loss(
     if reduction == "elementwise_mean":
         loss = loss / student.shape[-1]
     return loss * temperature**2 if scale else loss
-
-
-def smoothed_cross_entropy(logits: Tensor, target: Tensor, *, epsilon: float, convention: str) -> Tensor:
-    r"""Cross-entropy with a target that leaves some probability to the other classes.
-
-    .. math:: -\tfrac1B \sum_i \Bigl[(1 - (C-1)u) \log p_{i,y_i} + u \sum_{c \ne y_i} \log p_{i,c}\Bigr]
-
-    Args:
-        logits: Unnormalised scores, `(B, C)`.
-        target: Class of each sample, `(B,)` int64.
-        epsilon: Smoothing :math:`\epsilon \in [0, 1)`; 0 is the plain cross-entropy.
-        convention: ``uniform``: :math:`u = \epsilon / C`; ``others``: :math:`u = \epsilon / (C - 1)`.
-
-    Returns:
-        Scalar in nats, at least float32.
-    """
-    log_p = log_probabilities(logits)
-    classes = log_p.shape[-1]
-    other = epsilon / (classes if convention == "uniform" else classes - 1)
-    true = 1.0 - (classes - 1) * other
-    of_target = log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)
-    return -((true - other) * of_target + other * log_p.sum(dim=-1)).mean()

@@ -8,9 +8,31 @@ from typing import ClassVar
 from torch import Tensor
 
 from kdbench.core.types import Batch, ModelOutput
-from kdbench.criteria._functional import smoothed_cross_entropy
+from kdbench.criteria._functional import log_probabilities
 from kdbench.criteria._options import check_choice, check_number
 from kdbench.criteria.base import Criterion, Teachers
+
+
+def smoothed_cross_entropy(logits: Tensor, target: Tensor, *, epsilon: float, convention: str) -> Tensor:
+    r"""Cross-entropy with a target that leaves some probability to the other classes.
+
+    .. math:: -\tfrac1B \sum_i \Bigl[(1 - (C-1)u) \log p_{i,y_i} + u \sum_{c \ne y_i} \log p_{i,c}\Bigr]
+
+    Args:
+        logits: Unnormalised scores, `(B, C)`.
+        target: Class of each sample, `(B,)` int64.
+        epsilon: Smoothing :math:`\epsilon \in [0, 1)`; 0 is the plain cross-entropy.
+        convention: ``uniform``: :math:`u = \epsilon / C`; ``others``: :math:`u = \epsilon / (C - 1)`.
+
+    Returns:
+        Scalar in nats, at least float32.
+    """
+    log_p = log_probabilities(logits)
+    classes = log_p.shape[-1]
+    other = epsilon / (classes if convention == "uniform" else classes - 1)
+    true = 1.0 - (classes - 1) * other
+    of_target = log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    return -((true - other) * of_target + other * log_p.sum(dim=-1)).mean()
 
 
 class LabelSmoothing(Criterion):

@@ -168,6 +168,8 @@ def steps_per_epoch(samples: int, batch_size: int, limit_batches: int | None = N
     steps = full + (rest > 1)
     steps = steps if limit_batches is None else min(steps, limit_batches)
     if steps < 1:
-        raise ConfigError(f"no batch to train on: {samples} training images, trainer.batch_size={batch_size}, "
-                          f"trainer.limit_train_batches={limit_batches}; make the batch smaller or the limit larger")  # fmt: skip
+        raise ConfigError(
+            f"no batch to train on: {samples} training images, trainer.batch_size={batch_size}, "
+            f"trainer.limit_train_batches={limit_batches}; make the batch smaller or the limit larger"
+        )
     return steps

@@ -9,9 +9,9 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from kdbench.core.errors import ConfigError
 from kdbench.core.seeds import derive_seed
 from kdbench.core.types import Batch
+from kdbench.data.catalog import steps_per_epoch
 from kdbench.data.counter import sample_keys, shuffled
 from kdbench.data.load import ImageSplit
 from kdbench.data.views import View, apply_views
@@ -68,7 +68,8 @@ class TrainLoader:
         self._order_seed = derive_seed(seed, "order")
         self._view_seed = derive_seed(seed if view_seed is None else view_seed, "views")
         self._memory_format = memory_format
-        self._length = _steps(len(split), batch_size, drop_last, limit_batches)
+        used = len(split) - len(split) % max(batch_size, 1) if drop_last else len(split)
+        self._length = steps_per_epoch(used, batch_size, limit_batches)
         self._step = 0
 
     def __len__(self) -> int:
@@ -132,17 +133,3 @@ class EvalLoader:
             part = slice(start, start + self._batch_size)
             inputs = _pixels(self._split.images[part], self._memory_format)
             yield Batch(inputs, self._split.labels[part], self._split.index[part])
-
-
-def _steps(samples: int, batch_size: int, drop_last: bool, limit_batches: int | None) -> int:
-    if batch_size < 1:
-        raise ConfigError(f"batch_size={batch_size}: must be 1 or more")
-    full, rest = divmod(samples, batch_size)
-    steps = full + (not drop_last and rest > 1)
-    steps = steps if limit_batches is None else min(steps, limit_batches)
-    if steps < 1:
-        raise ConfigError(
-            f"no batch to train on: {samples} training images, batch_size={batch_size}, "
-            f"drop_last={drop_last}, limit_batches={limit_batches}; make batch_size smaller or the limit larger"
-        )
-    return steps

@@ -55,7 +55,7 @@ def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 class Fidelity(Evaluation):
     """Agreement with the teachers' averaged prediction, and both divergences from it at temperature 1.
 
-    Source: Stanton et al. 2021, arXiv:2106.05945, Sec. 3.2.
+    Source: Stanton et al. 2021, arXiv:2106.05945, Sec. 3.
     """
 
     def __call__(

@@ -61,11 +61,11 @@ def build_timm(name: str, config: Mapping[str, Any], data: DataSpec) -> Network:
 
 
 def _settings(name: str, model_name: str) -> Any:
-    """What timm knows of the network and its weights, or None; ``hub:`` and ``dir:`` names are not its registry's."""
+    """What timm knows of the network and its weights, or None."""
     import timm
     from timm.models import get_pretrained_cfg
 
-    if ":" in model_name or not timm.is_model(model_name):
+    if not timm.is_model(model_name):
         raise ConfigError(f"{name}: timm has no network {model_name!r}{nearest(model_name, timm.list_models())}")
     try:
         return get_pretrained_cfg(model_name)

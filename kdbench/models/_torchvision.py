@@ -46,10 +46,8 @@ def build_torchvision(name: str, config: Mapping[str, Any], data: DataSpec) -> N
     if weights is None and model_name.startswith("vit_"):
         arguments["image_size"] = data.input_shape[1]
     if weights is None and model_name in ("googlenet", "inception_v3"):
-        arguments |= {
-            "aux_logits": False,
-            "init_weights": True,
-        }  # auxiliary heads need large images, and nothing reads them
+        # Auxiliary heads need large images, and nothing reads them.
+        arguments |= {"aux_logits": False, "init_weights": True}
     try:
         body = models.get_model(model_name, weights=weights, **(arguments | (config.get("args") or {})))
     except (TypeError, ValueError, OSError) as error:

@@ -27,13 +27,8 @@ FACTORIES: Mapping[str, Builder] = {
     "torchvision.models.get_model": build_torchvision,
 }
 _SIDES = (4, 8, 16, 28, 32, 48, 64, 75, 96, 128, 224)  # image sizes to try when the given one does not fit
-_MISFITS = (
-    RuntimeError,
-    ValueError,
-    AssertionError,
-    IndexError,
-    ZeroDivisionError,
-)  # what libraries raise for a wrong size
+# What libraries raise for a wrong size.
+_MISFITS = (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError)
 
 
 def create_network(
@@ -55,9 +50,8 @@ def create_network(
         ConfigError: The target, an option, the image size or the classes do not fit, or weights cannot be had.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(
-            derive_seed(seed, "init")
-        )  # torch.manual_seed would reseed every GPU as well
+        # torch.manual_seed would reseed every GPU as well
+        torch.default_generator.manual_seed(derive_seed(seed, "init"))
         try:
             network = _build(config, data, name, trusted)
             logits, shapes = dry_run(network, data)

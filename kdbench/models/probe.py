@@ -99,7 +99,7 @@ def _dry(network: nn.Module) -> Iterator[None]:
             yield
     finally:
         for module, mode in modes.items():
-            module.training = mode  # not train(mode): that would reach into children of another mode
+            module.training = mode
 
 
 def _samples(network: Network, data: DataSpec) -> Tensor:

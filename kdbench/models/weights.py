@@ -112,8 +112,8 @@ def _load(path: Path) -> Any:
 
 def _stripped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in state):
-            return _stripped({key.removeprefix(prefix): value for key, value in state.items()}) if state else {}
+        if state and all(key.startswith(prefix) for key in state):
+            return _stripped({key.removeprefix(prefix): value for key, value in state.items()})
     return dict(state)
 
 

@@ -55,10 +55,10 @@ class ResultRow:
         parameters: Number of trainable and frozen parameters.
         macs: Multiply-accumulates of one sample's forward pass.
         epochs: Epochs trained.
-        val_acc: Top-1 accuracy on the validation split, in [0, 1].
+        val_acc: Top-1 accuracy on the validation split, in percent.
         test_acc: The same on the test set.
         scratch_acc: Test accuracy of the same network trained without a teacher.
-        agreement: Part of the test samples on which it and its teacher predict the same class.
+        agreement: Test samples on which it and its teacher predict the same class, in percent.
         teacher_queries: Samples that its teachers were shown.
         seconds: Wall time of its training.
         seed: Shown where any row has one.
@@ -123,8 +123,8 @@ def count_text(value: float | None) -> str:
 
 
 def percent_text(value: float | None) -> str:
-    """A fraction as percent with two decimals and no sign: ``93.10``."""
-    return "-" if value is None else f"{100 * value:.2f}"
+    """A percentage with two decimals and no sign: ``93.10``; ``-`` where unknown."""
+    return "-" if value is None else f"{value:.2f}"
 
 
 def time_text(seconds: float | None) -> str:
@@ -143,7 +143,7 @@ class _Console(Console):
     def on_broken_pipe(self) -> None:
         """The reader went away (``| head``): say nothing more, but finish the work."""
         self.quiet = True
-        # what is still buffered would fail again when the interpreter flushes it at exit
+        # whatever else is written there would fail when the interpreter flushes it at exit
         with suppress(OSError), open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), self.file.fileno())
 

@@ -40,7 +40,7 @@ class _Training:
         if not short and "train/loss" in self.metrics:
             parts.append(f"loss {self.metrics['train/loss']:.4f}")
         if not short and "val/acc" in self.metrics:
-            parts.append(f"val {100 * self.metrics['val/acc']:.2f} %")
+            parts.append(f"val {self.metrics['val/acc']:.2f} %")
         since, first_step = self.first or (now, self.step)
         return "  ".join(parts) + _left_text(now - since, self.step - first_step, self.total_steps - self.step)
 

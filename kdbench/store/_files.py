@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from kdbench.core.errors import StoreError, UserError
+from kdbench.core.errors import StoreError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -129,8 +129,6 @@ def explained(root: Path) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
-        raise
     except (OSError, RuntimeError) as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):  # torch.save raises a RuntimeError above it

@@ -79,7 +79,7 @@ class Draft:
     Attributes:
         recipe: Of the network in the making.
         path: Its folder; what lies there is found again after a crash.
-        entry: The finished network, if another process was faster or the last one died while committing.
+        entry: The finished network: after :meth:`commit`, or at once if another process was faster or died committing.
     """
 
     def __init__(self, root: Path, path: Path, target: Path, recipe: Recipe) -> None:
@@ -139,6 +139,12 @@ class Draft:
         # safetensors refuses tied and channels_last tensors: each gets memory of its own, in plain order.
         plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
         self._write_bytes(LAST if which == "last" else BEST, save(plain))
+
+    def weights(self, which: Which) -> dict[str, Tensor]:
+        """What :meth:`write_weights` wrote."""
+        from safetensors.torch import load_file
+
+        return load_file(self.path / (LAST if which == "last" else BEST))
 
     def commit(
         self, metrics: Mapping[str, Any], history: Sequence[Mapping[str, float | None]], env: Mapping[str, Any]

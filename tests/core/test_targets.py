@@ -40,7 +40,7 @@ def test_a_trusted_package_is_opened(package):
 
 
 def test_a_package_that_is_not_trusted_is_not_even_imported(package):
-    with pytest.raises(ConfigError, match=rf"'{package}' is not trusted.*opt in with 'trusted=\[{package}\]'"):
+    with pytest.raises(ConfigError, match=rf"'{package}' is not trusted.*opt in with 'trust=\[{package}\]'"):
         resolve_target(f"{package}.nets.Lion", base=nn.Module)
     assert package not in sys.modules
 
@@ -52,6 +52,7 @@ def test_a_package_that_is_not_trusted_is_not_even_imported(package):
         ("torch.hub.load", "not a Module class"),
         ("torch.optim.SGD", "not a Module class"),
         ("torch.nn.Linaer", "no such name; did you mean 'Linear'"),
+        ("torch.optim.SDG", "no such name$"),  # the near SGD is no module
         ("torch.nnn.Linear", "no module 'torch.nnn'; did you mean 'torch.nn'"),
         ("torch.nn.Linear.forward", "no module 'torch.nn.Linear'"),
         ("torchx.nn.Linear", "'torchx' is not trusted"),

@@ -8,7 +8,7 @@ from torch import nn
 from kdbench.core.errors import ConfigError
 from kdbench.core.types import Batch, ModelOutput
 from kdbench.criteria import LabelSmoothing
-from kdbench.criteria._functional import smoothed_cross_entropy
+from kdbench.criteria.label_smoothing import smoothed_cross_entropy
 
 TARGET = torch.tensor([0, 1, 2, 3, 0])
 CONVENTIONS = ("uniform", "others")

@@ -67,6 +67,16 @@ def test_an_iteration_left_early_is_followed_by_the_next_epoch():
     assert same(list(left), list(straight))
 
 
+def test_view_of_a_sample_is_the_same_in_a_smaller_training_set():
+    split = split_of(50)
+    part = ImageSplit(split.images[20:], split.labels[20:], split.index[20:])
+    views = make_views("crop_flip", 2)
+    (whole,), (some,) = (list(TrainLoader(data, 50, seed=0, views=views)) for data in (split, part))
+    kept = whole.index >= 40
+    assert torch.equal(whole.index[kept], some.index)
+    assert torch.equal(whole.inputs[kept], some.inputs)
+
+
 def test_seed_moves_order_and_view_seed_moves_views():
     base, order, views = (
         next(iter(loader_of(batch_size=50, seed=seed, view_seed=view_seed)))

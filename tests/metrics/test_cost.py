@@ -33,6 +33,12 @@ def test_macs_of_a_depthwise_convolution_count_one_channel_each():
     assert count_macs(nn.Conv2d(8, 8, 3, groups=8, bias=False), (8, 5, 5)) == 3 * 3 * 8 * 3 * 3
 
 
+def test_macs_are_of_one_sample_in_eval_mode_without_gradient():
+    network = Recorder()
+    count_macs(network, (3, 6, 6))
+    assert network.calls == [((1, 3, 6, 6), False, False)]
+
+
 def test_parameters_include_frozen_ones_and_count_shared_ones_once():
     network = small()
     network.requires_grad_(False)

@@ -92,7 +92,7 @@ def test_inplace_activations_are_switched_off(mine, make_data):
     [
         (PLAIN2 | {"widht": [1, 2]}, "plain2: 'widht' is no argument of PlainCNN; did you mean 'widths'"),
         ({"_target_": "kdbench.models.plain_cnn.PlainCNN"}, "plain2: PlainCNN: missing a required argument: 'size'"),
-        (PLAIN2 | {"size": 8}, "takes images of at least 16x16, here 8x8"),
+        (PLAIN2 | {"size": 8}, "^plain8 takes images of at least 16x16, here 8x8"),
         ({"_target_": None, "args": {}}, "_target_ is not set"),
         ({"args": {}}, "_target_ is not set"),
     ],

@@ -50,7 +50,7 @@ def offline(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def timm_weights(offline):
+def timm_weights(offline, monkeypatch):
     """The cached weights of a small timm network, as the hub's client lays them out."""
     source = timm.create_model(TIMM_SMALL)
     repository = offline / "hub" / f"models--{source.pretrained_cfg['hf_hub_id'].replace('/', '--')}"
@@ -58,6 +58,7 @@ def timm_weights(offline):
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
     save_file(source.state_dict(), repository / "snapshots" / "abc" / "model.safetensors")
+    monkeypatch.delattr("timm.models._hub.hf_hub_download")
     return source
 
 

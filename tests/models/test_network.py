@@ -51,8 +51,10 @@ def test_network_of_unknown_head_has_no_pooled_tap():
     assert network.taps == {"logits": Tap("body")}
 
 
-def test_preactivation_taps_are_read_before_the_last_relu_of_each_stage():
-    body = CifarResNet(14, num_classes=10)
+@pytest.mark.parametrize(
+    "body", [CifarResNet(14, num_classes=10), PlainCNN(6, num_classes=10)], ids=["resnet", "plain"]
+)
+def test_preactivation_taps_are_read_before_the_last_relu_of_each_stage(body):
     network = _wrap(body, mean=[0.5] * 3, std=[0.25] * 3, taps=body.taps).train()
     reader = TapReader(network, list(network.taps))
     features = reader(torch.rand(4, 3, 32, 32)).features

@@ -45,6 +45,17 @@ def test_probe_leaves_modes_statistics_hooks_and_random_state_as_they_were(netwo
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
+def test_probe_of_a_network_that_draws_at_random_touches_no_other_draw(make_data):
+    class Noisy(nn.Module):
+        def forward(self, x):
+            return nn.functional.dropout(x.flatten(1))  # also in eval mode
+
+    network = Network(Noisy(), name="noisy", num_classes=4, mean=[0.5], std=[1.0], taps={})
+    state = torch.get_rng_state()
+    probe(network, ["logits"], make_data(side=2, channels=1))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_probe_of_an_unknown_tap_names_the_nearest(network, make_data):
     with pytest.raises(ConfigError, match="did you mean 'stage3'"):
         probe(network, ["stage4"], make_data())
@@ -66,7 +77,7 @@ class Awkward(nn.Module):
         self.twice, self.overwritten, self.pair, self.unused = nn.ReLU(), nn.Flatten(), nn.GRU(4, 3), nn.ReLU()
 
     def forward(self, x):
-        x = self.overwritten(self.twice(self.twice(x)))
+        x = self.overwritten(self.twice(self.twice(x)).sin())
         x += 1
         return self.pair(x)[0]
 

@@ -38,7 +38,7 @@ def follow(file: io.StringIO, *, terminal: bool, width: int = 100, trainings: in
         for step in range(1, steps + 1):
             clock.now = step / 10
             for task in range(trainings):
-                display.update(f"t{task}", step, step // 100, {"train/loss": 1 / step, "val/acc": 0.5})
+                display.update(f"t{task}", step, step // 100, {"train/loss": 1 / step, "val/acc": 50.0})
         for task in range(trainings):
             display.finish(f"t{task}", "done", "95.10 % val")
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue()).replace("\r", "\n").splitlines()

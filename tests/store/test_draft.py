@@ -148,7 +148,10 @@ def test_commit_syncs_content_before_each_name(store: Store, monkeypatch: pytest
     assert done == [*text_file * 5, "rename", "fsync", "fsync", "fsync"]
 
 
-def test_cut_off_commit_with_damaged_weights_is_not_finished(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("end", [b"", b"\1"], ids=["cut short", "changed"])
+def test_cut_off_commit_with_damaged_weights_is_not_finished(
+    store: Store, monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
     with store.draft(RECIPE) as draft:
         write_toy(draft)
         with monkeypatch.context() as patch:
@@ -157,7 +160,7 @@ def test_cut_off_commit_with_damaged_weights_is_not_finished(store: Store, monke
                 draft.commit(METRICS, HISTORY, {})
         path = draft.path / "last.safetensors"
     path.chmod(0o644)
-    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    path.write_bytes(path.read_bytes()[:-1] + end)
     with store.draft(RECIPE) as draft:
         assert draft.entry is None
         assert commit_toy(draft).verify() == []
@@ -211,6 +214,7 @@ def test_draft_of_a_finished_network_gives_the_entry(store: Store, entry: Entry)
     with store.draft(RECIPE) as draft:
         assert draft.entry is not None
         assert draft.entry.path == entry.path
+        assert store.gc() == []  # the lock is held, although there is no folder
     assert os.listdir(store.root / ".drafts") == []
 
 

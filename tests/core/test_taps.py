@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdbench.core.errors import ConfigError
+from kdbench.core.taps import TapReader
+from kdbench.core.types import Tap
+
+
+class Net(nn.Module):
+    def __init__(self, *, inplace: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 1)
+        self.act = nn.ReLU(inplace=inplace)
+        self.unused = nn.Linear(2, 2)
+        self.shared = nn.Identity()
+        self.head = nn.Linear(3, 2)
+        self.taps = {"stage1": Tap("act"), "stage1.preact": Tap("act", "input")}
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.shared(self.act(self.conv(x)))
+        return self.head(self.shared(x).mean((2, 3)))
+
+
+def test_reads_canonical_taps_and_module_paths() -> None:
+    inputs = torch.randn(2, 1, 4, 4)
+    net = Net()
+    output = TapReader(net, ["stage1", "stage1.preact", "conv"])(inputs)
+    assert torch.equal(output.logits, net(inputs))
+    assert torch.equal(output.features["stage1"], output.features["conv"].relu())
+    assert torch.equal(output.features["stage1.preact"], output.features["conv"])
+
+
+def test_hooks_are_gone_after_close() -> None:
+    net = Net()
+    reader = TapReader(net, ["conv"])
+    reader.close()
+    assert not net.conv._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("stage2", "did you mean 'stage1'"),
+        ("shared", "fired twice"),
+        ("unused", "did not fire"),
+    ],
+)
+def test_refuses_with_the_reason(name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        TapReader(Net(), [name])(torch.randn(2, 1, 4, 4))
+
+
+def test_refuses_a_tensor_that_is_overwritten_in_place() -> None:
+    with pytest.raises(ConfigError, match="overwritten in place"):
+        TapReader(Net(inplace=True), ["conv"])(torch.randn(2, 1, 4, 4))
+
+
+def test_a_second_forward_is_a_fresh_reading() -> None:
+    reader = TapReader(Net(), ["conv"])
+    one, two = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 4, 4)
+    assert not torch.equal(reader(one).features["conv"], reader(two).features["conv"])
