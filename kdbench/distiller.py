@@ -51,13 +51,14 @@ class Distiller(pl.LightningModule):
         teachers: Trained networks; their outputs are constants.
         criteria: Named criteria, already set up for these networks.
         weights: Number or schedule of each term, ``task`` among them.
-        taps: Names of the ``student``'s and of the ``teacher``'s taps.
+        taps: For each criterion that reads features, names of the ``student``'s and of the ``teacher``'s taps.
         optim: Optimiser and schedule.
         steps_per_epoch: Optimiser steps per epoch.
         max_epochs: Epochs of the whole training.
         seed: Reseeds the global generator as a function of the step, so that a resumed run draws the same dropout.
         only: Module paths of the parts to train while everything else stays frozen; empty trains all.
         ema: Decay per step of a moving average of the weights, in (0, 1); ``None`` keeps none.
+        trusted: Packages of the user's, whose optimisers may be used.
     """
 
     _sums: Tensor
@@ -69,16 +70,17 @@ class Distiller(pl.LightningModule):
         criteria: Mapping[str, Criterion] | None = None,
         *,
         weights: Mapping[str, Any],
-        taps: Mapping[str, Sequence[str]] | None = None,
+        taps: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
         optim: Mapping[str, Any],
         steps_per_epoch: int,
         max_epochs: int,
         seed: int,
         only: Sequence[str] = (),
         ema: float | None = None,
+        trusted: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        taps = taps or {}
+        self._taps = taps or {}
         self.student = student
         self.criteria = nn.ModuleDict(dict(criteria or {}))
         self.ema = None if ema is None else _frozen(copy.deepcopy(student))
@@ -88,10 +90,10 @@ class Distiller(pl.LightningModule):
         for path in self._only:
             student.get_submodule(path).requires_grad_(True)
         self._teachers = tuple(_frozen(teacher) for teacher in teachers)
-        self._teacher_readers = tuple(TapReader(teacher, taps.get("teacher", ())) for teacher in self._teachers)
-        self._student_reader = TapReader(student, taps.get("student", ()))
+        self._teacher_readers = tuple(TapReader(teacher, self._all_taps("teacher")) for teacher in self._teachers)
+        self._student_reader = TapReader(student, self._all_taps("student"))
         self._schedules = {name: make_schedule(name, value) for name, value in weights.items()}
-        self._optim = optim
+        self._optim, self._trusted = optim, trusted
         self._steps_per_epoch, self._max_epochs, self._seed = steps_per_epoch, max_epochs, seed
         self._averages = ("loss", "acc", *(f"term/{name}" for name in self._schedules))
         self.register_buffer("_sums", torch.zeros(len(self._averages), dtype=torch.float64), persistent=False)
@@ -129,12 +131,21 @@ class Distiller(pl.LightningModule):
         teachers = self._ask_teachers(batch)
         student = self._student_reader(batch.inputs)
         terms = {TASK: task_loss(student.logits, batch.target)}
-        for criterion in self.criteria.values():
-            terms.update(criterion(student, teachers, batch))
+        for name, criterion in self.criteria.items():
+            own = [self._own(name, "teacher", teacher) for teacher in teachers]
+            terms.update(criterion(self._own(name, "student", student), own, batch))
         weighted = [schedule(progress) * terms[name] for name, schedule in self._schedules.items()]
         loss = torch.stack(weighted).sum()
         self._record(loss, terms, student.logits, batch.target)
         return loss
+
+    def _all_taps(self, side: str) -> list[str]:
+        return [tap for sides in self._taps.values() for tap in sides[side]]
+
+    def _own(self, criterion: str, side: str, output: ModelOutput) -> ModelOutput:
+        """What a criterion may see: its own taps, in its own order, whatever other criteria read."""
+        names = self._taps.get(criterion, {}).get(side, ())
+        return ModelOutput(output.logits, {name: output.features[name] for name in names})
 
     def _reseed(self, step: int) -> None:
         seed = derive_seed(self._seed, "step", step)
@@ -197,7 +208,7 @@ class Distiller(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Optimiser over the student and every trainable part of the criteria; schedule per step."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = make_optimizer(self._optim, parameters)
+        optimizer = make_optimizer(self._optim, parameters, self._trusted)
         scheduler = make_scheduler(
             optimizer, self._optim["schedule"], self._steps_per_epoch * self._max_epochs, self._steps_per_epoch
         )

@@ -283,4 +283,3 @@ def _silence_third_parties() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(pytorch_lightning|torch|lightning_fabric)\.")
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=r".*in eval mode.*")
-

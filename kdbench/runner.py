@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import subprocess
 import time
@@ -27,6 +28,7 @@ from kdbench.fit import AUTOCAST, Loop, Observer, Record, fit
 from kdbench.metrics.cost import count_macs, count_parameters, latency
 from kdbench.metrics.evaluate import evaluate
 from kdbench.models.network import Network
+from kdbench.optim import schedule_notes
 from kdbench.settings import Settings, cores
 from kdbench.store import Draft, Entry
 
@@ -93,7 +95,9 @@ class Trainer:
             UserError: Training or storing failed for a reason the user can act on.
             Stopped: A signal asked for it.
         """
-        wait = None if on_wait is None else lambda owner: on_wait(f"process {owner.pid}" if owner else "another process")
+        wait = (
+            None if on_wait is None else lambda owner: on_wait(f"process {owner.pid}" if owner else "another process")
+        )
         with self.settings.store.draft(recipe, on_wait=wait) as draft:
             return draft.entry or self._train(recipe, draft, observer)
 
@@ -105,6 +109,9 @@ class Trainer:
         teacher_seconds, queries, extra = 0.0, 0, 0
         record = Record()
         if recipe.epochs:
+            assert recipe.optim is not None
+            for note in schedule_notes(recipe.optim["schedule"], recipe.epochs):
+                observer.on_note(note)
             loader = self._train_loader(recipe, data)
             distiller = self.builder.distiller(recipe, student, teachers, data.spec, len(loader))
             observed = _observed(recipe, measure)
@@ -117,7 +124,9 @@ class Trainer:
         draft.write_weights("last", student.state_dict())
         metrics = self._final(recipe, student, teachers, draft, record, data, measure)
         seconds = {**record.seconds, "teacher": teacher_seconds}
-        seconds["student"] = max(seconds["total"] - sum(seconds[part] for part in ("data", "evaluation", "teacher")), 0.0)
+        seconds["student"] = max(
+            seconds["total"] - sum(seconds[part] for part in ("data", "evaluation", "teacher")), 0.0
+        )
         metrics |= {"teacher_queries": queries, "extra_parameters": extra, "seconds": seconds}
         return draft.commit(metrics, record.history, environment(self.settings, self.device))
 
@@ -166,7 +175,7 @@ class Trainer:
         if recipe.select_on != "last":
             student.load_state_dict(draft.weights("best"))
         started = time.perf_counter()
-        splits = {name: function(student, teachers) for name, function in measure.items()}
+        splits = {name: _finite(function(student, teachers)) for name, function in measure.items()}
         shape = data.spec.input_shape
         metrics = {
             "select_on": recipe.select_on,
@@ -183,6 +192,11 @@ class Trainer:
         return metrics
 
 
+def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers as JSON can hold them: what is not finite was not measured."""
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+
 def _observed(recipe: Recipe, measure: Mapping[str, Callable[..., dict[str, float]]]) -> dict[str, Callable[..., Any]]:
     """What is measured after each epoch: validation, and the test set only where a protocol selects on it."""
     return {name: function for name, function in measure.items() if name == "val" or recipe.select_on == "test"}
@@ -192,7 +206,9 @@ def _check_budget(recipe: Recipe) -> None:
     budget = recipe.budget
     problems = []
     if budget["precision"] not in AUTOCAST:
-        problems.append(f"trainer.precision={budget['precision']}: unknown{nearest(str(budget['precision']), AUTOCAST)}")
+        problems.append(
+            f"trainer.precision={budget['precision']}: unknown{nearest(str(budget['precision']), AUTOCAST)}"
+        )
     if (ema := budget["ema"]) is not None and not (isinstance(ema, float) and 0 < ema < 1):
         problems.append(f"trainer.ema={ema}: a decay per step between 0 and 1 is expected, e.g. 0.999")
     if (clip := budget["clip"]) is not None and not (isinstance(clip, int | float) and clip > 0):
@@ -254,7 +270,6 @@ def _commit() -> str | None:
         return None
     asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False)
     return asked.stdout.strip() or None
-
 
 
 def evaluate_entry(entry: Entry, evaluations: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any], *,

@@ -21,7 +21,11 @@ from kdbench.plan import Plan
 from kdbench.settings import Settings
 
 BACKENDS = ("process",)
-PRELOAD = ("torch", "pytorch_lightning", "kdbench.runner")  # imported once, in the server that trainings are forked from
+PRELOAD = (
+    "torch",
+    "pytorch_lightning",
+    "kdbench.runner",
+)  # imported once, in the server that trainings are forked from
 GRACE = 60.0  # seconds for a stopped training to save its state
 REPORT_EVERY = 0.1  # seconds between a worker's messages about its progress
 

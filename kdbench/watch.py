@@ -103,5 +103,7 @@ def summary(entry: Entry) -> dict[str, float]:
     """The final numbers as loggers show them: ``test/acc``, ``val/nll``, ``seconds/total``, ``parameters``."""
     flat: dict[str, Any] = {}
     for key, value in entry.metrics.items():
-        flat.update({f"{key}/{name}": number for name, number in value.items()} if isinstance(value, Mapping) else {key: value})
+        flat.update(
+            {f"{key}/{name}": number for name, number in value.items()} if isinstance(value, Mapping) else {key: value}
+        )
     return {key: value for key, value in flat.items() if isinstance(value, int | float) and not isinstance(value, bool)}

@@ -19,7 +19,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="kdbench eval", description="More measurements of a trained network.")
     parser.add_argument("id", help="as kdbench store ls shows it")
     parser.add_argument("overrides", nargs="*", help="eval=[calibration], eval.calibration.bins=20, paths.outputs=DIR")
-    parser.add_argument("--split", choices=["val", "test"], default="test", help="samples to measure on (default: test)")
+    parser.add_argument(
+        "--split", choices=["val", "test"], default="test", help="samples to measure on (default: test)"
+    )
     given = parser.parse_args(list(arguments))
     composer = Composer()
     (job,) = make_jobs(composer, given.overrides)

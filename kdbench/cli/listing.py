@@ -26,10 +26,15 @@ def _natural(name: str) -> list[int | str]:
 
 
 def _about(text: str) -> str:
-    return next((line.lstrip("# ") for line in text.splitlines() if line.startswith("# ") and "@package" not in line), "")
+    return next(
+        (line.lstrip("# ") for line in text.splitlines() if line.startswith("# ") and "@package" not in line), ""
+    )
 
 
 def print_listing(options: Sequence[Option]) -> None:
     """One line per option."""
-    columns = [Column("name", [option.name for option in options]), Column("what", [option.about for option in options])]
+    columns = [
+        Column("name", [option.name for option in options]),
+        Column("what", [option.about for option in options]),
+    ]
     print_columns(columns, make_console())

@@ -8,6 +8,8 @@ from kdbench.cli.listing import listed, print_listing
 
 def main(arguments: Sequence[str]) -> int:
     """Lists the methods."""
-    Parser(prog="kdbench methods", description="Distillation methods for method=NAME, or method=[A,B] to add their terms.").parse_args(arguments)
+    Parser(
+        prog="kdbench methods", description="Distillation methods for method=NAME, or method=[A,B] to add their terms."
+    ).parse_args(arguments)
     print_listing(listed("method"))
     return 0

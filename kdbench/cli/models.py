@@ -9,7 +9,9 @@ from kdbench.report.console import make_console, print_line
 
 def main(arguments: Sequence[str]) -> int:
     """Lists kdbench's own networks, then how to name those of libraries."""
-    Parser(prog="kdbench models", description="Networks for teacher=, student= and assistants=[...].").parse_args(arguments)
+    Parser(prog="kdbench models", description="Networks for teacher=, student= and assistants=[...].").parse_args(
+        arguments
+    )
     print_listing(listed("model"))
     console = make_console()
     print_line(console, "timm/NAME, torchvision/NAME   any network of these libraries, e.g. teacher=timm/resnet18")

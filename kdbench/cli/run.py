@@ -33,8 +33,16 @@ def run(arguments: argparse.Namespace) -> int:
         from kdbench.cli.help import print_help
 
         return print_help(_composer(arguments))
-    foreign = any(is_hydra(text.lstrip("+~").split("=")[0]) and "searchpath" not in text for text in arguments.overrides)
-    if arguments.info or arguments.shell_completion or arguments.hydra_help or arguments.cfg in ("hydra", "all") or foreign:
+    foreign = any(
+        is_hydra(text.lstrip("+~").split("=")[0]) and "searchpath" not in text for text in arguments.overrides
+    )
+    if (
+        arguments.info
+        or arguments.shell_completion
+        or arguments.hydra_help
+        or arguments.cfg in ("hydra", "all")
+        or foreign
+    ):
         return hydra_app(arguments)
     composer = _composer(arguments)
     if arguments.cfg == "job":

@@ -53,7 +53,11 @@ class Live:
     def begin(self, recipe: Recipe) -> None:
         """A training starts."""
         budget = recipe.budget
-        per_epoch = steps_per_epoch(describe(recipe.data).train_size, budget["batch_size"], budget["limit_train_batches"]) if recipe.epochs else 0
+        per_epoch = (
+            steps_per_epoch(describe(recipe.data).train_size, budget["batch_size"], budget["limit_train_batches"])
+            if recipe.epochs
+            else 0
+        )
         self._display.start(recipe.digest, self._label(recipe), recipe.epochs, per_epoch * recipe.epochs)
 
     def step(self, recipe: Recipe, step: int, epoch: int) -> None:
@@ -95,7 +99,9 @@ def show_results(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings
     ResultTable(rows).print(console)
     print_line(console, f"results: {settings.run_dir}   networks: {store.root}")
     if done := [row for row in rows if row.status in ("done", "in store")]:
-        print_line(console, f"next: kdbench store show {done[-1].id[:8]}   kdbench eval {done[-1].id[:8]} 'eval=[calibration]'")
+        print_line(
+            console, f"next: kdbench store show {done[-1].id[:8]}   kdbench eval {done[-1].id[:8]} 'eval=[calibration]'"
+        )
 
 
 def _shown(plan: Plan) -> list[str]:

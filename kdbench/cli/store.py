@@ -120,5 +120,3 @@ def _rm(store: Store, given: argparse.Namespace) -> int:
     store.remove(entry.digest, force=given.force)
     print_line(make_console(), f"removed {entry.id} ({entry.recipe.chain()})")
     return 0
-
-

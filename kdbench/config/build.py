@@ -115,7 +115,9 @@ class Builder:
             raise ConfigError(f"network {digest[:8]} is not in the store {self.store.root}")
         return entry
 
-    def criteria(self, recipe: Recipe, student: Network, teachers: Sequence[Network], data: DataSpec) -> dict[str, Criterion]:
+    def criteria(
+        self, recipe: Recipe, student: Network, teachers: Sequence[Network], data: DataSpec
+    ) -> dict[str, Criterion]:
         """The recipe's criteria, set up for these networks.
 
         Raises:
@@ -124,15 +126,15 @@ class Builder:
         """
         if recipe.method is None:
             return {}
-        taps = recipe.method["taps"]
-        specs = [probe(student, taps.get("student", ()), data)]
-        specs += [probe(teacher, taps.get("teacher", ()), data) for teacher in teachers]
         criteria: dict[str, Criterion] = {}
         for name, config in recipe.method["criteria"].items():
+            taps = recipe.method["taps"].get(name, {"student": (), "teacher": ()})
+            own = probe(student, taps["student"], data)
+            others = [probe(teacher, taps["teacher"], data) for teacher in teachers]
             with forked_rng(recipe.seed, "criterion", name):
                 criterion = instantiate(config, base=Criterion, where=f"method.criteria.{name}", trusted=self._trusted)
                 try:
-                    criterion.setup(specs[0], specs[1:], data)
+                    criterion.setup(own, others, data)
                 except ConfigError as error:
                     raise UnsuitableError(f"{recipe.chain()}: {problem}" for problem in error.problems) from error
             criteria[name] = criterion
@@ -156,6 +158,7 @@ class Builder:
             seed=recipe.seed,
             only=student.heads if recipe.network["train"] == "head" else (),
             ema=recipe.budget["ema"],
+            trusted=self._trusted,
         )
 
 

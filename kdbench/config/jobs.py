@@ -214,5 +214,3 @@ def _report_unused(checker: _Checker, axes: Sequence[Sequence[Setting]], jobs: S
             checker.report(hop_problems(axis[0], chains))
         elif key not in used and not any(lookup(plain, key)[0] for plain in plains):
             checker.report([unknown_key(key, plains, checker.groups)])
-
-

@@ -58,7 +58,9 @@ class ChainBuilder:
             brings weights, since answering needs torch.
     """
 
-    def __init__(self, store: Store, classes_in_file: Callable[[Mapping[str, Any], Path | None, Mapping[str, Any]], int | None]) -> None:
+    def __init__(
+        self, store: Store, classes_in_file: Callable[[Mapping[str, Any], Path | None, Mapping[str, Any]], int | None]
+    ) -> None:
         self.store = store
         self._classes_in_file = classes_in_file
 

@@ -24,8 +24,9 @@ def resolve_tap(network: nn.Module, name: str) -> Tap:
     modules = {path for path, _ in network.named_modules() if path}
     if name in modules:
         return Tap(name)
-    raise ConfigError(f"tap {name!r}: {type(network).__name__} has no such tap or module"
-                      f"{nearest(name, [*canonical, *modules])}")
+    raise ConfigError(
+        f"tap {name!r}: {type(network).__name__} has no such tap or module{nearest(name, [*canonical, *modules])}"
+    )
 
 
 class TapReader:
@@ -60,8 +61,10 @@ class TapReader:
         if not isinstance(value, Tensor):
             raise ConfigError(f"tap {name!r} carries a {type(value).__name__}, not a tensor; tap a module inside it")
         if name in self._features:
-            raise ConfigError(f"tap {name!r} fired twice in one forward: its module is used more than once; "
-                              f"tap a module around it, or one of those it is called from")
+            raise ConfigError(
+                f"tap {name!r} fired twice in one forward: its module is used more than once; "
+                f"tap a module around it, or one of those it is called from"
+            )
         self._features[name] = value
         self._versions[name] = value._version
 
@@ -85,8 +88,10 @@ class TapReader:
                 raise ConfigError(f"tap {name!r} did not fire: its module is not used in the forward pass")
             value = self._features[name]
             if value._version != self._versions[name]:
-                raise ConfigError(f"tap {name!r} was overwritten in place after it was read (an in-place ReLU follows?); "
-                                  f"tap the module after it, or build the network without in-place activations")
+                raise ConfigError(
+                    f"tap {name!r} was overwritten in place after it was read (an in-place ReLU follows?); "
+                    f"tap the module after it, or build the network without in-place activations"
+                )
             features[name] = value
         self._features = {}
         return ModelOutput(logits, features)

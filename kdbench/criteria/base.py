@@ -56,8 +56,10 @@ class Criterion(nn.Module):
             raise ConfigError(f"{type(self).__name__} learns from one teacher, here are {len(teachers)}")
         for teacher in teachers if self.teachers is not Teachers.NONE else ():
             if teacher.num_classes != student.num_classes:
-                raise ConfigError(f"{type(self).__name__}: teacher {teacher.name} has {teacher.num_classes} classes, "
-                                  f"student {student.name} has {student.num_classes}; they must be the same")
+                raise ConfigError(
+                    f"{type(self).__name__}: teacher {teacher.name} has {teacher.num_classes} classes, "
+                    f"student {student.name} has {student.num_classes}; they must be the same"
+                )
 
     def forward(self, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch) -> dict[str, Tensor]:
         """The terms, each a scalar, unweighted, in float32.

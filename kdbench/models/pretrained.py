@@ -25,6 +25,10 @@ def pretrained_classes(config: Mapping[str, Any]) -> int | None:
             return None
         weights = get_model_weights(name)
         chosen = config["weights"]
-        known = next((entry for entry in weights if entry.name == chosen), None) if chosen != "DEFAULT" else weights["DEFAULT"]
+        known = (
+            next((entry for entry in weights if entry.name == chosen), None)
+            if chosen != "DEFAULT"
+            else weights["DEFAULT"]
+        )
         return None if known is None else len(known.meta.get("categories", ())) or None
     return None
