@@ -201,7 +201,8 @@ class Distiller(pl.LightningModule):
     def _move_average(self) -> None:
         if self.ema is None or self._ema_decay is None:
             return
-        torch._foreach_lerp_(list(self.ema.parameters()), list(self.student.parameters()), 1.0 - self._ema_decay)
+        for own, new in zip(self.ema.parameters(), self.student.parameters(), strict=True):
+            own.lerp_(new, 1.0 - self._ema_decay)
         for buffer, source in zip(self.ema.buffers(), self.student.buffers(), strict=True):
             buffer.copy_(source)
 

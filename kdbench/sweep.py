@@ -222,7 +222,9 @@ class Pool:
 
     def _start(self, target: Any, *arguments: Any) -> tuple[Any, Connection, Connection]:
         ours, theirs = self._context.Pipe(duplex=False)
+        assert isinstance(ours, Connection)
         held, watched = self._context.Pipe(duplex=False)  # its closing tells the worker that we are gone
+        assert isinstance(watched, Connection)
         process = self._context.Process(target=target, args=(theirs, held, *arguments), daemon=False)
         process.start()
         theirs.close()

@@ -23,8 +23,8 @@ from kdbench.distiller import TASK, Distiller
 from kdbench.metrics.base import Evaluation
 from kdbench.models.create import create_network
 from kdbench.models.network import Network
-from kdbench.models.probe import TapRow, describe_taps, probe
 from kdbench.models.pretrained import pretrained_classes
+from kdbench.models.probe import TapRow, describe_taps, probe
 from kdbench.models.weights import classes_of, load_weights, read_checkpoint
 from kdbench.store import Entry, Store
 
@@ -48,7 +48,7 @@ def instantiate(config: Mapping[str, Any], *, base: type, where: str, trusted: S
     Raises:
         ConfigError: No such class, not of that kind, an unknown or missing argument, or a value that it refuses.
     """
-    target = resolve_target(str(config["_target_"]), base=base, trusted=trusted)
+    target = resolve_target(config["_target_"], base=base, trusted=trusted)
     arguments = {key: value for key, value in config.items() if key not in ("_target_", "version")}
     check_arguments(target, arguments, where=where)
     return target(**arguments)
@@ -58,7 +58,7 @@ def instantiate(config: Mapping[str, Any], *, base: type, where: str, trusted: S
 def forked_rng(seed: int, *names: object) -> Iterator[None]:
     """Random draws inside are those of the stream ``names`` of ``seed``, and change no draw outside."""
     with torch.random.fork_rng():
-        torch.random.default_generator.manual_seed(derive_seed(seed, *names))
+        torch.default_generator.manual_seed(derive_seed(seed, *names))
         yield
 
 

@@ -58,18 +58,19 @@ def option_problems(composer: Composer, setting: Setting) -> list[str]:
 def unknown_key(key: str, configs: Iterable[Mapping[str, Any]], groups: Iterable[str]) -> str:
     """The error line of a key that no config has, with its nearest match on the level where the walk failed."""
     parts = key.split(".")
-    best: tuple[int, Mapping[str, Any]] = (0, {})
-    for config in configs:
-        for depth in range(len(parts), 0, -1):
-            found, node, _ = lookup(config, ".".join(parts[:depth]))
-            if found and isinstance(node, Mapping) and depth > best[0]:
-                best = (depth, node)
-                break
-        else:
-            best = max(best, (0, config), key=lambda pair: (pair[0], len(pair[1])))
-    depth, node = best
-    options = {*node, *groups} if depth == 0 else set(node)
-    return f"{key}: no such {'key or group' if depth == 0 else 'key'}{nearest(parts[depth], map(str, options))}"
+    depth, node = max((_deepest(parts, config) for config in configs), key=lambda found: found[0])
+    if depth:
+        return f"{key}: no such key{nearest(parts[depth], map(str, node))}"
+    return f"{key}: no such key or group{nearest(parts[0], {*map(str, node), *groups})}"
+
+
+def _deepest(parts: list[str], config: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+    """How many parts of a key lead to mappings in a config, and the last of these."""
+    for depth in range(len(parts), 0, -1):
+        found, node, _ = lookup(config, ".".join(parts[:depth]))
+        if found and isinstance(node, Mapping):
+            return depth, node
+    return 0, config
 
 
 def hop_problems(setting: Setting, chains: Iterable[list[str]]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class Batch(NamedTuple):
@@ -21,7 +21,7 @@ class Batch(NamedTuple):
 
     inputs: Tensor
     target: Tensor
-    index: Tensor
+    index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride] (tuple.index is of no use here)
 
 
 class ModelOutput(NamedTuple):
@@ -55,7 +55,11 @@ class DataSpec:
         mean: Per-channel mean of the training pixels in [0, 1].
         std: Per-channel standard deviation of the same.
         class_names: One name per class, or empty.
-        train_size: Number of training samples after the split; what memory banks are sized by.
+        train_size: Number of training samples after the split.
+        index_size: Number of training samples before the split: every ``Batch.index`` is below it, so memory banks have
+            this many rows.
+        labels: Class of each training sample by its index, -1 where it is held out; `(index_size,)` int64. Known once
+            the data are loaded.
     """
 
     name: str
@@ -65,6 +69,8 @@ class DataSpec:
     std: tuple[float, ...]
     class_names: tuple[str, ...] = ()
     train_size: int = 0
+    index_size: int = 0
+    labels: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -74,12 +80,15 @@ class NetworkSpec:
     Attributes:
         name: The network's name.
         num_classes: Width of the logits.
-        shapes: Shape of each requested tap without the batch dimension, by the tap's name.
+        shapes: Shape of each requested tap without the batch dimension, by the tap's name, in the order asked for.
+        head: The classifier, where it is one linear layer; a constant on the teacher's side, of which a criterion may
+            keep copies of the weights, as buffers.
     """
 
     name: str
     num_classes: int
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    head: nn.Linear | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

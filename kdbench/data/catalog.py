@@ -124,6 +124,7 @@ def describe(config: Mapping[str, Any]) -> DataSpec:
         mean=tuple(map(float, config["mean"] or ())),
         std=tuple(map(float, config["std"] or ())),
         train_size=held_out(config)[0],
+        index_size=int(config["sizes"]["train"]),
     )
 
 

@@ -86,7 +86,7 @@ def _load(text: str, folder: Path | None) -> DataSplits:
     rest = rest[choose(train.labels[rest], kept, seed=config["split_seed"], stream="train_size")]
     split = _split(train, rest)
     return DataSplits(
-        spec=_measured(describe(config), split.images),
+        spec=replace(_measured(describe(config), split.images), labels=_labels_by_index(split, len(train.labels))),
         train=split,
         val=_split(train, np.flatnonzero(in_val)) if val else None,
         test=_split(test, np.arange(len(test.labels))),
@@ -114,6 +114,12 @@ def _check(config: Mapping[str, Any], folder: Path | None, parts: TrainTest) -> 
 def _split(data: Labelled, positions: NDArray[np.int64]) -> ImageSplit:
     images, labels = data.images[positions], data.labels[positions]
     return ImageSplit(torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(positions))
+
+
+def _labels_by_index(split: ImageSplit, index_size: int) -> Tensor:
+    labels = torch.full((index_size,), -1)
+    labels[split.index] = split.labels
+    return labels
 
 
 def _measured(spec: DataSpec, images: Tensor) -> DataSpec:

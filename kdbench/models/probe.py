@@ -45,7 +45,9 @@ def probe(network: Network, names: Sequence[str], data: DataSpec) -> NetworkSpec
             features = reader(_samples(network, data)).features
     finally:
         reader.close()
-    return NetworkSpec(network.name, network.num_classes, {name: tuple(features[name].shape[1:]) for name in names})
+    head = network.get_submodule(network.head) if network.head else None
+    shapes = {name: tuple(features[name].shape[1:]) for name in names}
+    return NetworkSpec(network.name, network.num_classes, shapes, head if isinstance(head, nn.Linear) else None)
 
 
 def describe_taps(network: Network, data: DataSpec) -> list[TapRow]:
