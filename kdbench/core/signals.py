@@ -47,5 +47,6 @@ def stopping_safely() -> Iterator[None]:
     try:
         yield
     finally:
+        _requested.clear()
         for signum, handler in before.items():
             signal.signal(signum, handler)
