@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from kdbench import __version__
 from kdbench.core.errors import ConfigError, Stopped, UserError
 from kdbench.core.signals import stopping_safely
 
@@ -22,6 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with stopping_safely():
             if arguments and arguments[0] in COMMANDS:
                 return COMMANDS[arguments[0]](arguments[1:])
+            if "--version" in arguments:
+                sys.stdout.write(f"kdbench {__version__}\n")
+                return DONE
             from kdbench.cli.run import run
 
             return run(parse_run(arguments))

@@ -53,4 +53,4 @@ def parse_run(arguments: Sequence[str]) -> argparse.Namespace:
         raise ConfigError(f"{message.replace(chr(10), ' ')}; see kdbench --help")
 
     parser.error = refuse  # type: ignore[method-assign]
-    return parser.parse_args(list(arguments))
+    return parser.parse_intermixed_args(list(arguments))

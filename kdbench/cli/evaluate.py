@@ -1,16 +1,17 @@
 """``kdbench eval ID eval=[...]``: more measurements of a trained network."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from kdbench.cli.arguments import Parser
 from kdbench.cli.store import find
 from kdbench.config.compose import Composer
 from kdbench.config.jobs import make_jobs
 from kdbench.core.errors import ConfigError, nearest
-from kdbench.report.console import make_console, print_line
+from kdbench.report.console import Column, make_console, print_columns, print_line
 from kdbench.store import Store
 
 
@@ -37,14 +38,22 @@ def main(arguments: Sequence[str]) -> int:
     for name, result in evaluate_entry(entry, chosen, job.config, split=given.split).items():
         record = {"evaluation": name, "split": given.split, "options": chosen[name], "result": result}
         path = store.add_eval(entry.digest, record)
-        for line in _lines(name, result):
-            print_line(console, line)
+        _show(name, result, console)
         print_line(console, f"  kept in {path}")
     return 0
 
 
-def _lines(name: str, result: Mapping[str, Any]) -> list[str]:
-    flat = [f"  {key:<12} {value:.4f}" if isinstance(value, float) else f"  {key:<12} {json.dumps(value)}"
-            for key, value in result.items() if not isinstance(value, list)]  # fmt: skip
-    rows = [row for value in result.values() if isinstance(value, list) for row in value]
-    return [name, *flat, *(f"  {json.dumps(row)}" for row in rows)]
+def _show(name: str, result: Mapping[str, Any], console: Console) -> None:
+    """One line per number; what comes in rows as a table."""
+    print_line(console, name)
+    for key, value in result.items():
+        if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+            print_columns(
+                [Column(f"  {column}", [_text(row[column]) for row in value]) for column in value[0]], console
+            )
+        else:
+            print_line(console, f"  {key:<12} {_text(value)}")
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "-" if value is None else str(value)

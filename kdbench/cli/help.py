@@ -15,7 +15,7 @@ kdbench distils a teacher, through optional assistants, into a student; every ne
   kdbench dry_run=true ...                                 the plan: what would be trained, what is already there
   kdbench --cfg job ...                                    the config, with every key that can be overridden
 
-Choose an option of a group with GROUP=OPTION; assistants, logger and method take lists, as 'assistants=[plain6,plain4]':
+Choose an option of a group with GROUP=OPTION; assistants, logger and method take lists: 'assistants=[plain6,plain4]'.
 """
 
 REST = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,14 @@ from kdbench.config.jobs import make_jobs
 from kdbench.core.errors import ConfigError, Problems
 
 # Hydra's own folders and logs: run folders are ours.
-QUIET = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
+QUIET = (
+    "hydra.output_subdir=null",
+    "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
+    "hydra.run.dir=.",
+    "hydra.sweep.dir=${paths.outputs}/runs/hydra",
+    "hydra.sweep.subdir=.",
+)
 
 
 def hydra_app(arguments: argparse.Namespace) -> int:
@@ -28,6 +36,7 @@ def hydra_app(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: Hydra refuses it.
     """
+    logging.raiseExceptions = False  # a reader that goes away, as `| head` does, is no error
     folders = [Path(folder) for folder in [arguments.config_dir] if folder]
     config_name = arguments.config_name or "config"
     hydra = Hydra.create_main_hydra2("kdbench", search_path(folders))
@@ -81,7 +90,7 @@ def _launch(hydra: Hydra, arguments: argparse.Namespace, config_name: str, compo
     task = _Task(composer)
     overrides = [*QUIET, *arguments.overrides]
     if not arguments.multirun:
-        hydra.run(config_name, task, [*overrides, "hydra.run.dir=."])
+        hydra.run(config_name, task, overrides)
     else:
         if not any(text.startswith("hydra/launcher=") for text in overrides):
             overrides.append("hydra/launcher=kdbench")

@@ -49,6 +49,7 @@ class Live:
         self._console = make_console()
         self._display = Display(self._console, total=len(plan.missing))
         self._last: dict[str, tuple[int, int]] = {}
+        self._result: dict[str, str] = {}
 
     def begin(self, recipe: Recipe) -> None:
         """A training starts."""
@@ -69,6 +70,7 @@ class Live:
         """An epoch ended with these numbers."""
         step, _ = self._last.get(recipe.digest, (0, 0))
         self._display.update(recipe.digest, step, int(row["epoch"]), row)
+        self._result[recipe.digest] = f"val {row['val/acc']:.2f} %" if "val/acc" in row else ""
 
     def note(self, recipe: Recipe, text: str) -> None:
         """Something the user should know."""
@@ -76,7 +78,8 @@ class Live:
 
     def end(self, recipe: Recipe, outcome: Outcome) -> None:
         """It ended."""
-        self._display.finish(recipe.digest, outcome.status, outcome.reason or self._label(recipe))
+        text = outcome.reason or self._result.get(recipe.digest, "")
+        self._display.finish(recipe.digest, outcome.status, text)
 
     def _label(self, recipe: Recipe) -> str:
         node = self._plan.nodes[recipe.digest]

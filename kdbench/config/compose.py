@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.sources_registry import SourcesRegistry
@@ -49,6 +50,8 @@ class Setting:
 
 def search_path(config_dirs: Sequence[Path] = ()) -> ConfigSearchPathImpl:
     """Hydra's search path: the user's folders, then ours, each followed by its models in their roles."""
+    version.setbase("1.3")
+    Plugins.instance()  # registers Hydra's own config sources
     SourcesRegistry.instance().register(RoleSource)
     path = ConfigSearchPathImpl()
     path.append("hydra", "pkg://hydra.conf")
@@ -74,7 +77,6 @@ class Composer:
         for folder in config_dirs:
             if not Path(folder).is_dir():
                 raise ConfigError(f"config folder {folder} does not exist")
-        Plugins.instance()  # registers Hydra's own config sources
         self.loader = ConfigLoaderImpl(search_path(config_dirs))
         self.config_name = config_name
         self._parser = OverridesParser.create(config_loader=self.loader)

@@ -78,6 +78,8 @@ def _axes(composer: Composer, overrides: Sequence[str], multirun: bool) -> tuple
             axes[override.key_or_group] = settings
         except ConfigError as error:
             problems += error.problems
+    if ("teacher" in axes or "student" in axes) and "assistants" not in axes:
+        axes["assistants"] = [Setting("assistants", [], "assistants=[]")]  # the default one belongs to the default pair
     return list(axes.values()), problems
 
 

@@ -155,7 +155,9 @@ def _check_values(config: Mapping[str, Any]) -> None:
     checks = {
         "method.guidance": (config["method"]["guidance"], GUIDANCE),
         "select_on": (config["select_on"], SELECT_ON),
-        **{f"{role}.train": (config[role].get("train", "auto"), TRAIN) for role in ("teacher", "student")},
+        "teacher.train": (config["teacher"].get("train", "auto"), TRAIN),
+        "student.train": (config["student"].get("train", "auto"), TRAIN),
+        **{f"assistants.{name}.train": (node["train"], TRAIN) for name, node in config.get("assistants", {}).items()},
     }
     problems = [f"{key}={value}: unknown{nearest(str(value), allowed)}" for key, (value, allowed) in checks.items()
                 if value not in allowed]  # fmt: skip

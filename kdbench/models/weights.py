@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kdbench.core.errors import ConfigError
+from kdbench.models.foreign import translated
 from kdbench.models.network import Network
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
@@ -44,7 +46,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 def load_weights(network: Network, state: Mapping[str, Tensor], *, head: Literal["load", "new"]) -> None:
     """Fills the network's body with ``state``: all of it, or nothing and an error.
 
-    Names may or may not begin with ``body.``. A state from :func:`export_state` restores the normalisation as well.
+    Names may or may not begin with ``body.``, or be those of other projects' files (:mod:`kdbench.models.foreign`). A
+    state from :func:`export_state` restores the normalisation as well.
 
     Args:
         network: Changed in place.
@@ -100,7 +103,10 @@ def export_state(network: nn.Module) -> dict[str, Tensor]:
 
 def _load(path: Path) -> Any:
     try:
-        return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals([Namespace]):  # a script's options beside its weights; bare data
+            return torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ConfigError(
             f"checkpoint {path}: no file of weights, or it holds pickled objects, which could run code; "
@@ -125,12 +131,13 @@ def _is_export(state: Mapping[str, Tensor]) -> bool:
 
 
 def _aligned(network: Network, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` under the names that the body uses; a body may itself have a prefix that all its names share."""
+    """``state`` under the names that the body uses, whoever wrote it; a body may itself have a prefix of all names."""
     if _is_export(state):
         state = {key: value for key, value in state.items() if key not in _STATISTICS}
     own = network.body.state_dict()
     names = dict(zip(_stripped(own), own, strict=True))
-    return {names.get(key, key): value for key, value in _stripped(state).items()}
+    given = translated(_stripped(state), network.body)
+    return {names.get(key, key): value for key, value in given.items()}
 
 
 def _heads(network: Network) -> tuple[str, ...]:

@@ -147,7 +147,9 @@ class _Lines:
         self._console = console
 
     def start(self, task_id: str, training: _Training) -> None:
-        print_line(self._console, f"start  {training.label}  {training.total_epochs} epochs")
+        print_line(
+            self._console, f"start  {training.label}  {training.total_epochs} epoch{'s' * (training.total_epochs != 1)}"
+        )
 
     def draw(self, running: Mapping[str, _Training], now: float, overall: tuple[float, str]) -> None:
         for training in running.values():

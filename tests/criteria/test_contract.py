@@ -17,14 +17,15 @@ from kdbench.core.targets import resolve_target
 from kdbench.core.types import Batch, DataSpec, Progress
 from kdbench.criteria import Criterion, Teachers
 from kdbench.models.cifar_resnet import CifarResNet
-from kdbench.models.network import Network
+from kdbench.models.network import Network, find_head
 from kdbench.models.plain_cnn import PlainCNN
 from kdbench.models.probe import probe
 
 FILES = sorted((Path(__file__).parents[2] / "configs/method").glob("*.yaml"))
 NOT_KNOBS = {"guidance", "criteria", "weights", "taps", "phases"}
 COMPOSER = Composer()
-DATA = DataSpec("fake", 10, (3, 16, 16), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), train_size=64)
+LABELS = torch.arange(64) % 5
+DATA = DataSpec("fake", 10, (3, 16, 16), (0.5,) * 3, (0.25,) * 3, train_size=64, index_size=len(LABELS), labels=LABELS)
 TEACHERS = {
     "homogeneous": [lambda: CifarResNet(8, num_classes=10)],
     "heterogeneous": [lambda: PlainCNN(6, num_classes=10, image_size=(16, 16))],
@@ -61,7 +62,9 @@ class Side:
     """A network with what a criterion is told of it."""
 
     def __init__(self, body, name, taps):
-        self.network = Network(body, name=name, num_classes=10, mean=DATA.mean, std=DATA.std, taps=body.taps)
+        self.network = Network(
+            body, name=name, num_classes=10, mean=DATA.mean, std=DATA.std, taps=body.taps, heads=[find_head(body, 10)]
+        )
         self.spec = probe(self.network, taps, DATA)
         self.read = TapReader(self.network, taps)
 
@@ -76,7 +79,7 @@ class Rig:
         self.teachers = [Side(build(), "teacher", self.method.taps("teacher")) for build in TEACHERS[pair]]
         for teacher in self.teachers:
             teacher.network.eval()
-        self.batch = Batch(torch.rand(8, 3, 16, 16), torch.arange(8) % 5, torch.arange(8))
+        self.batch = Batch(torch.rand(8, 3, 16, 16), LABELS[:8], torch.arange(8))
         self.criteria = self.build()
 
     def build(self):

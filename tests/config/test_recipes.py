@@ -1,0 +1,184 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdbench.config.compose import Composer
+from kdbench.config.jobs import make_jobs
+from kdbench.config.recipes import Chain, ChainBuilder
+from kdbench.core.errors import ConfigError
+from kdbench.core.recipe import topological
+from kdbench.store import Store
+
+COMPOSER = Composer()
+
+
+def chains(*overrides: str, multirun: bool = False, classes: Any = None, store: Path = Path("nowhere")) -> list[Chain]:
+    builder = ChainBuilder(Store(store), lambda *_: classes)
+    return [builder.build(job) for job in make_jobs(COMPOSER, overrides, multirun=multirun)]
+
+
+def chain(*overrides: str, **options: Any) -> Chain:
+    (made,) = chains(*overrides, **options)
+    return made
+
+
+def names(made: Chain) -> list[str]:
+    return [link.recipe.chain() for link in made.links]
+
+
+def test_a_chain_is_a_recipe_whose_teacher_is_a_recipe() -> None:
+    made = chain()
+    assert names(made) == ["plain6", "plain6 -> plain4", "plain6 -> plain4 -> plain2"]
+    assert made.links[0].recipe.method is None
+    assert made.links[2].recipe.teachers == (made.links[1].recipe,)
+
+
+def test_arms_share_what_they_have_in_common() -> None:
+    made = chains("assistants=[],[plain4],[plain8,plain4]", "dataset=fashion_mnist", "teacher=plain10", multirun=True)
+    unique = list(topological(link.recipe for arm in made for link in arm.links))
+    assert [recipe.chain() for recipe in unique] == [
+        "plain10",
+        "plain10 -> plain2",
+        "plain10 -> plain4",
+        "plain10 -> plain4 -> plain2",
+        "plain10 -> plain8",
+        "plain10 -> plain8 -> plain4",
+        "plain10 -> plain8 -> plain4 -> plain2",
+    ]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["paths.data=elsewhere", "trainer.threads=1", "trainer.accelerator=cpu", "trainer.checkpoint_every=1", "logger=csv",
+     "trainer.eval_batch_size=7", "dataset.root=somewhere", "sweep.workers=2"],
+)  # fmt: skip
+def test_what_changes_no_weight_changes_no_digest(override: str) -> None:
+    assert chain(override).links[-1].recipe.digest == chain().links[-1].recipe.digest
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["method.temperature=5", "optim.lr=0.2", "seed=1", "trainer.batch_size=64", "trainer.precision=bf16-mixed",
+     "trainer.layout=contiguous", "dataset.augment=crop_flip", "trainer.ema=0.9", "select_on=val", "protocol=paper",
+     "student.widths=[4,8]", "dataset.split_seed=1"],
+)  # fmt: skip
+def test_what_changes_weights_changes_the_digest(override: str) -> None:
+    assert chain(override).links[-1].recipe.digest != chain().links[-1].recipe.digest
+
+
+def test_one_and_one_point_zero_are_one_for_a_float() -> None:
+    one, other = chain("method.temperature=2"), chain("method.temperature=2.0")
+    assert one.links[-1].recipe.digest == other.links[-1].recipe.digest
+
+
+def test_the_method_does_not_touch_the_teacher() -> None:
+    assert chain("method.temperature=5").links[0].recipe.digest == chain().links[0].recipe.digest
+
+
+def test_the_seed_drives_all_and_a_teachers_own_seed_fixes_it() -> None:
+    one, two = chains("teacher.seed=0", "seed=1,2", multirun=True)
+    assert [link.recipe.seed for link in one.links] == [0, 1, 1]
+    assert one.links[0].recipe == two.links[0].recipe
+    assert one.links[1].recipe != two.links[1].recipe
+
+
+def test_a_hop_changes_its_network_and_those_below() -> None:
+    plain, hop = chain(), chain("hops.plain4.method.temperature=2")
+    same = [a.recipe == b.recipe for a, b in zip(plain.links, hop.links, strict=True)]
+    assert same == [True, False, False]
+    method = hop.links[2].recipe.method
+    assert method is not None
+    assert method["criteria"]["kd"]["temperature"] == 4.0
+
+
+def test_no_teacher_is_from_scratch_whatever_the_method() -> None:
+    made = chain("teacher=none", "method.temperature=9")
+    assert [link.role for link in made.links] == ["student"]
+    assert made.links[0].recipe.method is None
+    assert made.links[0].recipe == chain("teacher=none", "method=none").links[0].recipe
+    assert "from scratch" in made.notes[0]
+
+
+def test_a_method_without_teachers_trains_none() -> None:
+    made = chain("method=label_smoothing")
+    assert names(made) == ["plain2"]
+    assert "not trained" in made.notes[0]
+    assert made.links[0].recipe == chain("method=label_smoothing", "teacher=none").links[0].recipe
+
+
+def test_dense_guidance_has_every_network_above_as_a_teacher() -> None:
+    made = chain("method=dense_guidance")
+    assert [teacher.name for teacher in made.links[2].recipe.teachers] == ["plain6", "plain4"]
+    assert [teacher.name for teacher in made.links[1].recipe.teachers] == ["plain6"]
+
+
+def test_an_ensemble_is_teachers_of_consecutive_seeds() -> None:
+    made = chain("teacher.ensemble=3", "assistants=[]", "seed=5")
+    assert [teacher.seed for teacher in made.links[-1].recipe.teachers] == [5, 6, 7]
+    assert [link.role for link in made.links] == ["teacher"] * 3 + ["student"]
+
+
+def test_generations_are_nested_in_each_other() -> None:
+    made = chain("teacher=none", "generations=3")
+    assert names(made) == ["plain2", "plain2 -> plain2", "plain2 -> plain2 -> plain2"]
+    assert made.links[0].recipe.method is None
+    assert made.links[1].recipe.method is not None
+
+
+def test_protocols_decide_split_and_selection() -> None:
+    clean, paper = chain().links[-1].recipe, chain("protocol=paper").links[-1].recipe
+    assert (clean.data["val_fraction"], clean.select_on) == (0.1, "last")
+    assert (paper.data["val_fraction"], paper.select_on) == (0.0, "test")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["select_on=test"], "needs protocol=paper"),
+        (["protocol=paper", "select_on=val"], "holds out no validation"),
+        (["select_on=best"], "select_on=best: unknown"),
+        (["method.guidance=dens"], "did you mean 'dense'"),
+        (["teacher.train=half"], "unknown"),
+        (["student.train=none"], "random weights"),
+        (["trainer.max_epochs=0"], "at least 1"),
+        (["generations=0"], "at least 1"),
+        (["teacher.ensemble=0"], "at least 1"),
+        (["teacher=none", "assistants=[plain4]"], "has no teacher"),
+        (["teacher.checkpoint=/nowhere/x.pt"], "no such file"),
+        (["teacher=store/abcdef12"], "no such network"),
+    ],
+)
+def test_one_line_names_the_fix(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        chain(*overrides)
+
+
+def test_a_teacher_with_fitting_weights_is_used_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    torch.save({}, file)
+    used = chain(f"teacher.checkpoint={file}", classes=10).links[0].recipe
+    assert used.network["train"] == "none"
+    assert used.epochs == 0
+    assert used.optim is None
+    trained = chain(f"teacher.checkpoint={file}", classes=100).links[0].recipe
+    assert trained.network["train"] == "full"
+    assert trained.epochs == 30
+
+
+def test_a_used_teacher_does_not_depend_on_how_others_are_trained(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    torch.save({}, file)
+    given = (f"teacher.checkpoint={file}", "teacher.train=none")
+    one = chain(*given).links[0].recipe
+    other = chain(*given, "seed=3", "trainer.max_epochs=5", "optim.lr=1", "select_on=val").links[0].recipe
+    assert one == other
+
+
+def test_a_checkpoint_is_known_by_its_content_not_its_name(tmp_path: Path) -> None:
+    for name, content in (("a.pt", 1), ("b.pt", 1), ("c.pt", 2)):
+        (tmp_path / name).write_bytes(bytes([content]))
+    a, b, c = (chain(f"student.checkpoint={tmp_path / name}.pt").links[-1].recipe for name in "abc")
+    assert a == b
+    assert a != c
