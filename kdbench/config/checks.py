@@ -22,9 +22,10 @@ def coerce(key: str, default: Any, value: Any) -> tuple[Any, str | None]:
     """
     if default is None or (isinstance(value, str) and "${" in value):
         return value, None
-    if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
+    is_weight = key.startswith("method.weights.") and key.count(".") == 2  # a number or a schedule
+    if (isinstance(default, float) or is_weight) and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value), None
-    if key.startswith("method.weights.") and isinstance(value, Mapping):
+    if is_weight and isinstance(value, Mapping):
         return value, None
     if type(value) is type(default) or (isinstance(value, Mapping) and isinstance(default, Mapping)):
         return value, None

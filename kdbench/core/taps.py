@@ -46,6 +46,7 @@ class TapReader:
         self.network = network
         self._features: dict[str, Tensor] = {}
         self._versions: dict[str, int] = {}
+        self._reading = False
         self._handles: list[RemovableHandle] = []
         for name in dict.fromkeys(names):
             tap = resolve_tap(network, name)
@@ -58,6 +59,8 @@ class TapReader:
         self._names = tuple(dict.fromkeys(names))
 
     def _keep(self, name: str, value: Any) -> None:
+        if not self._reading:
+            return  # somebody else runs the network, to measure it
         if not isinstance(value, Tensor):
             raise ConfigError(f"tap {name!r} carries a {type(value).__name__}, not a tensor; tap a module inside it")
         if name in self._features:
@@ -81,7 +84,11 @@ class TapReader:
             ConfigError: A tap did not fire, fired twice, or its tensor was overwritten in place afterwards.
         """
         self._features, self._versions = {}, {}
-        logits = self.network(inputs)
+        self._reading = True
+        try:
+            logits = self.network(inputs)
+        finally:
+            self._reading = False
         features = {}
         for name in self._names:
             if name not in self._features:

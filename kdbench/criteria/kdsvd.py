@@ -52,13 +52,13 @@ def leading_vectors(maps: Tensor, count: int) -> tuple[Tensor, Tensor]:
     r"""The strongest directions in channel space: right singular vectors of the pixels by channels matrix.
 
     Args:
-        maps: `(B, C, H, W)`.
+        maps: `(B, C, H, W)`; numbers that are not finite count as 0, since no decomposition takes them.
         count: How many, at most `min(C, H * W)`.
 
     Returns:
         Unit vectors `(B, C, count)`, float64, of either sign; singular values `(B, count)`, from the largest.
     """
-    rows = maps.flatten(2).transpose(1, 2).double()
+    rows = maps.flatten(2).transpose(1, 2).double().nan_to_num(0.0, 0.0, 0.0)
     vectors, values = _LeadingVectors.apply(rows, count)  # pyright: ignore[reportGeneralTypeIssues]
     return vectors, values[:, :count].sqrt()
 

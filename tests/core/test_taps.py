@@ -60,3 +60,13 @@ def test_a_second_forward_is_a_fresh_reading() -> None:
     reader = TapReader(Net(), ["conv"])
     one, two = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 4, 4)
     assert not torch.equal(reader(one).features["conv"], reader(two).features["conv"])
+
+
+def test_a_forward_of_somebody_else_is_not_read() -> None:
+    net = Net()
+    reader = TapReader(net, ["conv"])
+    inputs = torch.randn(1, 1, 4, 4)
+    with torch.inference_mode():
+        net(inputs)
+        net(inputs)
+    assert reader(inputs).features["conv"].requires_grad

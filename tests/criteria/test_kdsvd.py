@@ -89,6 +89,20 @@ def test_dead_channels_leave_the_gradient_finite_where_svd_gives_none():
     assert not theirs.isfinite().all()
 
 
+def test_nearly_equal_leading_values_do_not_make_the_gradient_explode():
+    basis, _ = torch.linalg.qr(draw(4, 4))
+    maps = ((torch.tensor([2.0, 2.0 - 1e-9, 1.0, 0.5]).double() * basis) @ basis.T).reshape(1, 4, 2, 2).requires_grad_()
+    (leading_vectors(maps, 1)[0] * draw(1, 4, 1, seed=1)).sum().backward()
+    assert maps.grad is not None
+    assert 0 < maps.grad.abs().max() < 10
+
+
+def test_numbers_that_are_not_finite_count_as_zero():
+    maps, zeroed = draw(2, 3, 2, 2), draw(2, 3, 2, 2)
+    maps[0, 0, 0, :2], zeroed[0, 0, 0, :2] = torch.tensor([float("nan"), float("inf")]).double(), 0.0
+    torch.testing.assert_close(leading_vectors(maps, 2), leading_vectors(zeroed, 2))
+
+
 def test_gradient_is_that_of_svd_where_singular_values_differ():
     maps = draw(2, 3, 2, 4).requires_grad_()
     weight = draw(2, 3, 3, seed=1)

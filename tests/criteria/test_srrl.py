@@ -50,13 +50,14 @@ def test_srrl_is_zero_for_a_perfect_map():
 
 
 def test_classifier_is_a_copy_that_is_neither_trained_nor_saved():
-    classifier = head()
-    pair = Pair(SRRL(), [(3,)], [(5,)], head=classifier)
-    before = pair.terms()
+    classifier, criterion = head(), SRRL()
+    criterion.setup(spec([(3,)]), [spec([(5,)], head=classifier)], DATA)
     nn.init.zeros_(classifier.weight)
-    torch.testing.assert_close(pair.terms(), before)
-    assert {"weight", "bias"} <= dict(pair.criterion.named_buffers()).keys()
-    assert all(name.startswith("connector") for name in pair.criterion.state_dict())
+    nn.init.zeros_(classifier.bias)
+    buffers = dict(criterion.named_buffers())
+    torch.testing.assert_close([buffers["weight"], buffers["bias"]], [head().weight.detach(), head().bias.detach()])
+    assert all(name.startswith("connector") for name, _ in criterion.named_parameters())
+    assert all(name.startswith("connector") for name in criterion.state_dict())
 
 
 def test_a_classifier_without_bias_will_do():
