@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdbench.core.clock import Clock
 from kdbench.core.schedules import make_schedule
 from kdbench.core.seeds import derive_seed
-from kdbench.core.taps import TapReader
+from kdbench.core.taps import TapReader, expand_taps
 from kdbench.core.types import Batch, ModelOutput, Progress
 from kdbench.criteria.base import Criterion
 from kdbench.optim import make_optimizer, make_scheduler
@@ -38,6 +38,20 @@ def task_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 def _frozen(network: nn.Module) -> nn.Module:
     return network.requires_grad_(False).eval()
+
+
+class _Reader:
+    """One network as the criteria see it: of one forward pass, each gets its own taps, in its own order."""
+
+    def __init__(self, network: nn.Module, taps: Mapping[str, Sequence[str]]) -> None:
+        self._own = {criterion: expand_taps(network, names) for criterion, names in taps.items()}
+        self._read = TapReader(network, [name for names in self._own.values() for name in names])
+
+    def __call__(self, inputs: Tensor) -> ModelOutput:
+        return self._read(inputs)
+
+    def share(self, criterion: str, output: ModelOutput) -> ModelOutput:
+        return ModelOutput(output.logits, {name: output.features[name] for name in self._own.get(criterion, ())})
 
 
 class Distiller(pl.LightningModule):
@@ -80,7 +94,6 @@ class Distiller(pl.LightningModule):
         trusted: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self._taps = taps or {}
         self.student = student
         self.criteria = nn.ModuleDict(dict(criteria or {}))
         self.ema = None if ema is None else _frozen(copy.deepcopy(student))
@@ -90,8 +103,9 @@ class Distiller(pl.LightningModule):
         for path in self._only:
             student.get_submodule(path).requires_grad_(True)
         self._teachers = tuple(_frozen(teacher) for teacher in teachers)
-        self._teacher_readers = tuple(TapReader(teacher, self._all_taps("teacher")) for teacher in self._teachers)
-        self._student_reader = TapReader(student, self._all_taps("student"))
+        sides = {side: {name: both[side] for name, both in (taps or {}).items()} for side in ("student", "teacher")}
+        self._student_reader = _Reader(student, sides["student"])
+        self._teacher_readers = tuple(_Reader(teacher, sides["teacher"]) for teacher in self._teachers)
         self._schedules = {name: make_schedule(name, value) for name, value in weights.items()}
         self._optim, self._trusted = optim, trusted
         self._steps_per_epoch, self._max_epochs, self._seed = steps_per_epoch, max_epochs, seed
@@ -132,20 +146,15 @@ class Distiller(pl.LightningModule):
         student = self._student_reader(batch.inputs)
         terms = {TASK: task_loss(student.logits, batch.target)}
         for name, criterion in self.criteria.items():
-            own = [self._own(name, "teacher", teacher) for teacher in teachers]
-            terms.update(criterion(self._own(name, "student", student), own, batch))
+            own = self._student_reader.share(name, student)
+            others = [
+                reader.share(name, output) for reader, output in zip(self._teacher_readers, teachers, strict=True)
+            ]
+            terms.update(criterion(own, others, batch))
         weighted = [schedule(progress) * terms[name] for name, schedule in self._schedules.items()]
         loss = torch.stack(weighted).sum()
         self._record(loss, terms, student.logits, batch.target)
         return loss
-
-    def _all_taps(self, side: str) -> list[str]:
-        return [tap for sides in self._taps.values() for tap in sides[side]]
-
-    def _own(self, criterion: str, side: str, output: ModelOutput) -> ModelOutput:
-        """What a criterion may see: its own taps, in its own order, whatever other criteria read."""
-        names = self._taps.get(criterion, {}).get(side, ())
-        return ModelOutput(output.logits, {name: output.features[name] for name in names})
 
     def _reseed(self, step: int) -> None:
         seed = derive_seed(self._seed, "step", step)

@@ -14,6 +14,7 @@ from kdbench.config.source import ROLE_KEYS, TEACHER_KEYS
 from kdbench.core.errors import ConfigError, nearest
 from kdbench.core.recipe import Recipe
 from kdbench.core.seeds import derive_seed
+from kdbench.core.taps import expand_taps
 from kdbench.core.targets import check_arguments, resolve_target
 from kdbench.core.types import DataSpec
 from kdbench.criteria.base import Criterion
@@ -129,8 +130,8 @@ class Builder:
         criteria: dict[str, Criterion] = {}
         for name, config in recipe.method["criteria"].items():
             taps = recipe.method["taps"].get(name, {"student": (), "teacher": ()})
-            own = probe(student, taps["student"], data)
-            others = [probe(teacher, taps["teacher"], data) for teacher in teachers]
+            own = probe(student, expand_taps(student, taps["student"]), data)
+            others = [probe(teacher, expand_taps(teacher, taps["teacher"]), data) for teacher in teachers]
             with forked_rng(recipe.seed, "criterion", name):
                 criterion = instantiate(config, base=Criterion, where=f"method.criteria.{name}", trusted=self._trusted)
                 try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,17 @@ def resolve_tap(network: nn.Module, name: str) -> Tap:
     raise ConfigError(
         f"tap {name!r}: {type(network).__name__} has no such tap or module{nearest(name, [*canonical, *modules])}"
     )
+
+
+def expand_taps(network: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    """``names`` with those that stand for several replaced by what they mean in ``network``.
+
+    ``stages`` is every stage, ``stages.preact`` each before its last activation, ``last_stage`` the deepest: so one
+    config serves networks of any number of stages.
+    """
+    stages = [name for name in getattr(network, "taps", {}) if re.fullmatch(r"stage\d+", name)]
+    groups = {"stages": stages, "stages.preact": [f"{stage}.preact" for stage in stages], "last_stage": stages[-1:]}
+    return tuple(tap for name in names for tap in groups.get(name, [name]))
 
 
 class TapReader:

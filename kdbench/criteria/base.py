@@ -37,6 +37,9 @@ class Criterion(nn.Module):
     terms: ClassVar[tuple[str, ...]]
     teachers: ClassVar[Teachers] = Teachers.ONE
 
+    def __init__(self) -> None:
+        super().__init__()  # nn.Module's own takes any argument, and a misspelt option would go unnoticed
+
     def setup(self, student: NetworkSpec, teachers: Sequence[NetworkSpec], data: DataSpec) -> None:
         """Checks that the mathematics fits these networks, and creates trainable parts.
 

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.core.errors import ConfigError
-from kdbench.core.taps import TapReader
+from kdbench.core.taps import TapReader, expand_taps
 from kdbench.core.types import Tap
 
 
@@ -70,3 +70,15 @@ def test_a_forward_of_somebody_else_is_not_read() -> None:
         net(inputs)
         net(inputs)
     assert reader(inputs).features["conv"].requires_grad
+
+
+def test_groups_stand_for_the_stages_that_a_network_has() -> None:
+    net = Net()
+    net.taps = {
+        "stem": Tap("conv"),
+        **{f"stage{number}": Tap("act") for number in (1, 2, 3)},
+        "pooled": Tap("head", "input"),
+    }
+    assert expand_taps(net, ["stem", "stages", "pooled"]) == ("stem", "stage1", "stage2", "stage3", "pooled")
+    assert expand_taps(net, ["stages.preact"]) == ("stage1.preact", "stage2.preact", "stage3.preact")
+    assert expand_taps(net, ["last_stage"]) == ("stage3",)

@@ -12,7 +12,7 @@ from torch import nn
 
 from kdbench.config.compose import Composer
 from kdbench.core.errors import ConfigError
-from kdbench.core.taps import TapReader
+from kdbench.core.taps import TapReader, expand_taps
 from kdbench.core.targets import resolve_target
 from kdbench.core.types import Batch, DataSpec, Progress
 from kdbench.criteria import Criterion, Teachers
@@ -65,6 +65,7 @@ class Side:
         self.network = Network(
             body, name=name, num_classes=10, mean=DATA.mean, std=DATA.std, taps=body.taps, heads=[find_head(body, 10)]
         )
+        taps = expand_taps(self.network, taps)
         self.spec = probe(self.network, taps, DATA)
         self.read = TapReader(self.network, taps)
 
