@@ -19,6 +19,7 @@ from kdbench.core.recipe import digest_of
 from kdbench.data.catalog import describe, locate
 from kdbench.loggers import check_sinks
 from kdbench.plan import Plan, make_plan
+from kdbench.report.console import make_console, print_line
 from kdbench.settings import Settings, make_settings
 from kdbench.store import Store
 from kdbench.sweep import BACKENDS, Outcome, Pool, run_here
@@ -109,7 +110,10 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool) -> Result:
     workers = config["sweep"]["workers"] if multirun else 1
     settings = make_settings(chains, workers=workers, multirun=multirun)
     outcomes = execute(plan, settings, multirun=multirun, workers=workers)
-    write_run(plan, outcomes, settings)
+    try:
+        write_run(plan, outcomes, settings)
+    except OSError as error:  # a full or read-only disk: the networks and their numbers are what counts
+        print_line(make_console(), f"note: no record of this run in {settings.run_dir}: {error.strerror}")
     show_results(plan, outcomes, settings)
     failed = any(outcome.status == "failed" for outcome in outcomes.values())
     return Result(FAILED if failed else DONE, plan, store)
@@ -162,8 +166,6 @@ def execute(plan: Plan, settings: Settings, *, multirun: bool, workers: int) -> 
         StoreError: Nothing can be stored; nothing was started.
         Stopped: A signal asked for it; what was being trained can be resumed.
     """
-    if plan.missing:
-        settings.store.ensure_writable()
     with Live(plan) as live:
         if not multirun:
             outcomes = _execute_here(plan, settings, live)
@@ -184,6 +186,7 @@ def _execute_here(plan: Plan, settings: Settings, live: Live) -> dict[str, Outco
     problems, unsuitable = check_all(plan.missing, settings)
     if lines := [*problems, *unsuitable.values()]:
         raise ConfigError(lines)
+    settings.store.ensure_writable()
     return run_here(plan, settings, live)
 
 
@@ -194,4 +197,5 @@ def _execute_in_workers(plan: Plan, settings: Settings, live: Live, workers: int
     problems, unsuitable = pool.check(plan.missing)
     if problems:
         raise ConfigError(problems)
+    settings.store.ensure_writable()
     return pool.run(plan, live, workers=workers, skip=unsuitable)

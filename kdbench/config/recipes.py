@@ -78,6 +78,7 @@ class ChainBuilder:
         for index in range(_copies(config)):
             node = {**config["teacher"], "seed": _seed(config["teacher"], self._hop(job, "teacher")) + index}
             links.append(self._link("teacher", node, (), job, files))
+        notes += [note for link in links[:1] if (note := _about_weights(link, config["dataset"]["num_classes"]))]
         above: list[tuple[Recipe, ...]] = [tuple(link.recipe for link in links)] if links else []
         for node in config.get("assistants", {}).values():
             if not above:
@@ -175,6 +176,17 @@ def _check_values(config: Mapping[str, Any]) -> None:
             problems.append(f"{key}={node}: must be at least {least}")
     if problems:
         raise ConfigError(problems)
+
+
+def _about_weights(link: Link, classes: int) -> str | None:
+    """What happens to a teacher that comes with weights, in words."""
+    network, config = link.recipe.network, link.recipe.network["config"]
+    if network["init"] is None and not (config.get("pretrained") or config.get("weights")):
+        return None
+    if network["train"] == "none":
+        return f"teacher {link.name} is used as it is"
+    part = "its head alone is" if network["train"] == "head" else "all of it is"
+    return f"teacher {link.name} starts from its weights and {part} trained for {classes} classes (teacher.train)"
 
 
 def _copies(config: Mapping[str, Any]) -> int:
