@@ -12,18 +12,18 @@ from kdbench.settings import Settings
 from kdbench.store import Entry
 
 
-class Sender(Protocol):
-    """Takes progress to the screen."""
+class Screen(Protocol):
+    """Where the progress of trainings is shown."""
 
-    def step(self, step: int, epoch: int) -> None:
-        """It is at ``step``."""
+    def step(self, recipe: Recipe, step: int, epoch: int) -> None:
+        """A training is at ``step``."""
         ...
 
-    def row(self, row: Mapping[str, float]) -> None:
+    def row(self, recipe: Recipe, row: Mapping[str, float]) -> None:
         """An epoch ended with these numbers."""
         ...
 
-    def note(self, text: str) -> None:
+    def note(self, recipe: Recipe, text: str) -> None:
         """Something the user should know."""
         ...
 
@@ -34,28 +34,28 @@ class Watch:
     Loggers are opened with the first row: a network that another process has finished meanwhile leaves no empty run.
     """
 
-    def __init__(self, node: Node, settings: Settings, sender: Sender) -> None:
-        self._node, self._settings, self._sender = node, settings, sender
+    def __init__(self, node: Node, settings: Settings, screen: Screen) -> None:
+        self._node, self._settings, self._screen = node, settings, screen
         self._sinks: Sinks | None = None
 
     def on_step(self, step: int, epoch: int) -> None:
         """Called after every step."""
-        self._sender.step(step, epoch)
+        self._screen.step(self._node.recipe, step, epoch)
 
     def on_epoch(self, row: Mapping[str, float], epoch: int) -> None:
         """Called with each new row of the history, after a resume with the earlier ones too."""
         if self._sinks is None:
             self._sinks = open_sinks(self._settings.loggers, run=run_info(self._node, self._settings))
         self._sinks.log(row, epoch)
-        self._sender.row(row)
+        self._screen.row(self._node.recipe, row)
 
     def on_note(self, text: str) -> None:
         """Something the user should know."""
-        self._sender.note(text)
+        self._screen.note(self._node.recipe, text)
 
     def on_wait(self, who: str) -> None:
         """Another process trains the same network."""
-        self._sender.note(f"waiting for {who}, which trains the same network")
+        self.on_note(f"waiting for {who}, which trains the same network")
 
     def finish(self, entry: Entry) -> None:
         """The network is in the store."""

@@ -19,10 +19,11 @@ from kdbench.core.recipe import digest_of
 from kdbench.data.catalog import describe, locate
 from kdbench.loggers import check_sinks
 from kdbench.plan import Plan, make_plan
+from kdbench.pool import BACKENDS, Pool
 from kdbench.report.console import make_console, print_line
 from kdbench.settings import Settings, make_settings
 from kdbench.store import Store
-from kdbench.sweep import BACKENDS, Outcome, Pool, run_here
+from kdbench.sweep import Outcome, run_here
 from kdbench.watch import replay
 
 DONE, FAILED = 0, 1

@@ -42,7 +42,7 @@ def show_plan(plan: Plan) -> None:
 
 
 class Live:
-    """The progress of everything that is being trained; a :class:`kdbench.sweep.Screen`."""
+    """The progress of everything that is being trained; a :class:`kdbench.sweep.Board`."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
