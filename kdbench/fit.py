@@ -104,7 +104,7 @@ class _DraftIO(CheckpointIO):
 
 
 class _Loader:
-    """The training loader as Lightning sees it: resumable, with a clock of its own across resumes."""
+    """The training loader as Lightning sees it: one that can be resumed."""
 
     def __init__(self, loader: TrainLoader) -> None:
         self._loader = loader
