@@ -18,7 +18,7 @@ from torch import nn
 
 import kdbench
 from kdbench.config.build import LAYOUTS, Builder, UnsuitableError, make_evaluations
-from kdbench.core.errors import ConfigError, nearest
+from kdbench.core.errors import ConfigError, Problems, nearest
 from kdbench.core.recipe import Recipe, digest_of
 from kdbench.core.signals import raise_if_stopped
 from kdbench.data.load import DataSplits, ImageSplit
@@ -29,6 +29,7 @@ from kdbench.metrics.cost import count_macs, count_parameters, latency
 from kdbench.metrics.evaluate import evaluate
 from kdbench.models.network import Network
 from kdbench.optim import schedule_notes
+from kdbench.samples import read_samples
 from kdbench.settings import Settings, cores
 from kdbench.store import Draft, Entry
 
@@ -283,13 +284,14 @@ def evaluate_entry(entry: Entry, evaluations: Mapping[str, Mapping[str, Any]], c
         split: ``val`` or ``test``.
 
     Raises:
-        ConfigError: An evaluation cannot be built, or there is no such split.
+        ConfigError: An evaluation cannot be built or made of this network, or there is no such split or dataset.
     """
     made = make_evaluations(evaluations)
     settings = Settings(
         outputs=Path(config["paths"]["outputs"]).expanduser(),
         data_dir=Path(config["paths"]["data"]).expanduser(),
         run_dir=Path(),
+        roots={entry.recipe.data["name"]: config["dataset"]["root"]},
         accelerator=config["trainer"]["accelerator"],
         threads=config["trainer"]["threads"] or cores(),
         trusted=tuple(config["trust"]),
@@ -300,7 +302,17 @@ def evaluate_entry(entry: Entry, evaluations: Mapping[str, Mapping[str, Any]], c
     samples = data.val if split == "val" else data.test
     if samples is None:
         raise ConfigError(f"{entry.id} was trained without a validation split; use --split test")
+    others = {name: [read_samples(wanted, data, settings.data_dir, where=f"eval.{name}.dataset")
+                     for wanted in evaluation.also_reads] for name, evaluation in made.items()}  # fmt: skip
     network = trainer.builder.trained(entry.digest).to(trainer.device)
     teachers = [trainer.builder.trained(teacher.digest).to(trainer.device) for teacher in entry.recipe.teachers]
-    loader = EvalLoader(samples, settings.eval_batch_size, device=trainer.device)
-    return {name: evaluation(network, loader, teachers, data.spec) for name, evaluation in made.items()}
+    problems = Problems()
+    for evaluation in made.values():
+        with problems.catching():
+            evaluation.check(network, teachers, data.spec)
+    problems.check()
+    load = partial(EvalLoader, batch_size=settings.eval_batch_size, device=trainer.device)
+    return {
+        name: evaluation(network, load(samples), teachers, data.spec, *map(load, others[name]))
+        for name, evaluation in made.items()
+    }

@@ -31,9 +31,11 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "models": _command("models"),
     "methods": _command("methods"),
     "datasets": _command("datasets"),
+    "data": _command("data"),
     "taps": _command("taps"),
     "store": _command("store"),
     "eval": _command("evaluate"),
+    "export": _command("export"),
 }
 
 

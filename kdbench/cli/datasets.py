@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 from kdbench.cli.arguments import Parser
 from kdbench.cli.listing import listed, print_listing
+from kdbench.report.console import make_console, print_line
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Lists the datasets."""
+    """Lists the datasets, then what can be done to their training part."""
     Parser(prog="kdbench datasets", description="Datasets for dataset=NAME.").parse_args(arguments)
     print_listing(listed("dataset"))
+    print_line(make_console(), "\nCorruptions of the training images and labels, for dataset/corruption=NAME:")
+    print_listing(listed("dataset/corruption"))
     return 0

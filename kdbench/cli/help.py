@@ -24,9 +24,11 @@ weights from elsewhere: teacher.checkpoint=FILE.
 
 Commands, each with --help:
   models, methods, datasets      what there is, with sources
+  data check|fetch DATASET       whether its files are there and whole; download them
   taps NETWORK                   the places in a network that a method can read
   store ls | show ID | verify | gc | rm ID
   eval ID 'eval=[calibration]'   more measurements of a trained network
+  export ID --format onnx        a trained network as a file: safetensors, torch_export, onnx
 
 Flags are Hydra's: -m, --cfg job|hydra|all, --resolve, --package NODE, --config-dir DIR (your own YAMLs), --info.
 Tab completion for bash: eval "$(kdbench -sc install=bash)"; --hydra-help has the other shells.

@@ -12,7 +12,7 @@ from typing import Any
 from kdbench.cli.hydra_app import hydra_app
 from kdbench.cli.show import Live, show_plan, show_results, write_run
 from kdbench.config.compose import Composer
-from kdbench.config.jobs import Job, is_hydra, make_jobs
+from kdbench.config.jobs import Job, is_hydra, make_jobs, with_data
 from kdbench.config.recipes import Chain, ChainBuilder
 from kdbench.core.errors import ConfigError, Problems, nearest
 from kdbench.core.recipe import digest_of
@@ -102,6 +102,7 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool) -> Result:
     """
     config = jobs[0].config
     store = Store(Path(config["paths"]["outputs"]).expanduser() / "store")
+    jobs = with_data(jobs)
     chains = _chains(jobs, store)
     _check_surroundings(jobs)
     plan = make_plan(chains, store)

@@ -94,8 +94,9 @@ class Composer:
         return override
 
     def groups(self) -> list[str]:
-        """Names of the config groups, roles among them."""
-        return sorted({*self.loader.list_groups(""), *ROLES} - {"hydra", "model", "__pycache__"})
+        """Names of the config groups, roles and groups inside groups (``dataset/corruption``) among them."""
+        top = {*self.loader.list_groups(""), *ROLES} - {"hydra", "model", "__pycache__"}
+        return sorted(top | {f"{group}/{inner}" for group in top for inner in self.loader.list_groups(group)})
 
     def options(self, group: str) -> list[str]:
         """What a group offers, without what is answered by name (``timm/NAME``)."""

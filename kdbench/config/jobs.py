@@ -1,8 +1,9 @@
 """From override strings to checked jobs: expands sweeps, names everything that is wrong at once."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
@@ -17,7 +18,8 @@ from kdbench.config.checks import (
     unknown_key,
 )
 from kdbench.config.compose import Composer, Setting, is_deletion, lookup
-from kdbench.core.errors import ConfigError
+from kdbench.core.errors import ConfigError, Problems
+from kdbench.data.survey import complete
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,19 @@ def _expand(override: Override, multirun: bool) -> list[Setting]:
     return [Setting(key, None, f"{key}={value}") for value in values]
 
 
+def _as_group(setting: Setting, groups: Collection[str]) -> Setting:
+    """A word for a group inside a group, ``dataset.corruption=label_noise``, as Hydra spells it, with a slash."""
+    group = setting.key.replace(".", "/")
+    if group == setting.key or group not in groups or isinstance(setting.value, Mapping):
+        return setting
+    return Setting(group, setting.value, f"{group}{setting.text.removeprefix(setting.key)}")
+
+
 def _axes(composer: Composer, overrides: Sequence[str], multirun: bool) -> tuple[list[list[Setting]], list[str]]:
     """One list of settings per override (a later one replaces an earlier one of the same key), and the problems."""
     axes: dict[str, list[Setting]] = {}
     problems: list[str] = []
+    groups = composer.groups()
     for text in overrides:
         try:
             override = composer.parse(text)
@@ -75,12 +86,32 @@ def _axes(composer: Composer, overrides: Sequence[str], multirun: bool) -> tuple
             settings = _expand(override, multirun)
             if override.is_sweep_override():
                 settings = [Setting(s.key, composer.parse(s.text).value(), s.text) for s in settings]
-            axes[override.key_or_group] = settings
+            settings = [_as_group(setting, groups) for setting in settings]
+            axes[settings[0].key] = settings
         except ConfigError as error:
             problems += error.problems
     if ("teacher" in axes or "student" in axes) and "assistants" not in axes:
         axes["assistants"] = [Setting("assistants", [], "assistants=[]")]  # the default one belongs to the default pair
     return list(axes.values()), problems
+
+
+def with_data(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs with what only the files of their datasets tell: sizes, classes, content; equal data are read once.
+
+    Raises:
+        ConfigError: Data are missing or damaged; all of it, one line each.
+    """
+    problems, completed = Problems(), []
+    for job in jobs:
+        with problems.catching():
+            hops = {name: _with_data(config) for name, config in job.hops.items()}
+            completed.append(replace(job, config=_with_data(job.config), hops=hops))
+    problems.check()
+    return completed
+
+
+def _with_data(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**config, "dataset": complete(config["dataset"], Path(config["paths"]["data"]).expanduser())}
 
 
 class _Checker:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import zlib
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,24 +16,12 @@ from torch.nn.functional import interpolate
 
 from kdbench.core.errors import DataError
 from kdbench.core.seeds import derive_seed
-from kdbench.data.catalog import FASHION_FILES, find_file
 from kdbench.data.counter import draw, fold, sample_keys
+from kdbench.data.folders import LISTERS, read_folder
+from kdbench.data.labelled import Labelled, TrainTest
+from kdbench.data.sources import FASHION_FILES, SOURCES
 from kdbench.data.splits import choose
-
-
-class Labelled(NamedTuple):
-    """Images with their classes.
-
-    Attributes:
-        images: Pixels, uint8, `(N, C, H, W)`.
-        labels: Classes from 0, int64, `(N,)`.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-
-
-TrainTest = tuple[Labelled, Labelled]
+from kdbench.data.survey import COUNTED
 
 
 def read_digits(config: Mapping[str, Any], folder: Path | None = None) -> TrainTest:
@@ -83,8 +70,9 @@ def read_fashion_mnist(config: Mapping[str, Any], folder: Path | None = None) ->
     """
     assert folder is not None
     images_and_labels = []
+    (layout,) = SOURCES["fashion_mnist"].layouts
     for number, name in enumerate(FASHION_FILES):
-        path = find_file(folder, name)
+        path = layout.find(folder, name)
         assert path is not None, "locate() gave this folder because every file is there"
         images_and_labels.append(read_idx(path, dimensions=1 if number % 2 else 3))
     parts = []
@@ -122,7 +110,13 @@ def _random_bytes(stream: str, rows: int, columns: int) -> NDArray[np.uint8]:
 
 
 Reader = Callable[[Mapping[str, Any], Path | None], TrainTest]
-READERS: Mapping[str, Reader] = {"digits": read_digits, "fashion_mnist": read_fashion_mnist, "fake": make_fake}
+READERS: Mapping[str, Reader] = {
+    "digits": read_digits,
+    "fashion_mnist": read_fashion_mnist,
+    "fake": make_fake,
+    **COUNTED,
+    **dict.fromkeys(LISTERS, read_folder),
+}
 
 
 def resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -139,12 +133,3 @@ def resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         for part in torch.from_numpy(images.copy()).split(4096)  # in parts: floats take four times the memory
     ]
     return torch.cat(scaled).numpy()
-
-
-def checksum(parts: TrainTest) -> str:
-    """SHA-256 over images and labels (little-endian int64) of the training and the test set, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for images, labels in parts:
-        digest.update(images.tobytes())
-        digest.update(labels.astype("<i8").tobytes())
-    return digest.hexdigest()

@@ -3,65 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdbench.core.errors import ConfigError, DataError, nearest
 from kdbench.core.types import DataSpec
+from kdbench.data.class_names import CLASS_NAMES
+from kdbench.data.corruption_options import corruption_problems, kept_size
+from kdbench.data.sources import SOURCES, Layout
 
 IDENTITY_EXCLUDES = ("root", "budget")  # where files lie says nothing about weights; the budget enters on its own
 AUGMENTS = ("none", "crop_flip")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the files of a reader may be.
-
-    Attributes:
-        files: Names that must all be there, each plain or with ``.gz``; none for data that come with kdbench.
-        folders: Places below ``paths.data``.
-        system: Places where the operating system's packages put them.
-        fix: How to get them, for the error line.
-    """
-
-    files: tuple[str, ...] = ()
-    folders: tuple[str, ...] = ()
-    system: tuple[str, ...] = ()
-    fix: str = ""
-
-
-FASHION_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
+KEYS = (  # of every dataset's YAML, beside those
+    "name",
+    "reader",
+    "version",
+    "num_classes",
+    "channels",
+    "image_size",
+    "sizes",
+    "checksum",
+    "val_fraction",
+    "split_seed",
+    "train_size",
+    "fraction",
+    "corruption",
+    "augment",
+    "padding",
+    "view_seed",
+    "mean",
+    "std",
 )
-SOURCES: Mapping[str, Source] = {
-    "digits": Source(),
-    "fake": Source(),
-    "fashion_mnist": Source(
-        files=FASHION_FILES,
-        folders=("FashionMNIST/raw", "fashion_mnist"),  # the first is torchvision's
-        system=("/usr/share/datasets/fashion-mnist",),
-        fix="install the Debian package dataset-fashion-mnist, or put the four idx files (plain or .gz) there",
-    ),
-}
 
 
-def find_file(folder: Path, name: str) -> Path | None:
-    """``name`` or ``name.gz`` in ``folder``; ``None`` if neither is there."""
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+def places(reader: str, root: str | None, data_dir: Path) -> Iterator[tuple[Path, Layout]]:
+    """Where the files of a reader may lie, each place with the form that would be found there, best first.
 
-
-def _places(source: Source, root: str | None, data_dir: Path) -> Iterator[Path]:
-    if root is not None:
-        base = Path(root).expanduser()
-        yield base
-        yield from (base / folder for folder in source.folders)
-        return
-    yield from (data_dir.expanduser() / folder for folder in source.folders)
-    yield from map(Path, source.system)
+    Args:
+        reader: One of :data:`kdbench.data.sources.SOURCES`.
+        root: The user's folder; the only place looked in if given, as such or with a usual layout below it.
+        data_dir: ``paths.data``, looked in before the system's places.
+    """
+    source = SOURCES[reader]
+    base = (data_dir if root is None else Path(root)).expanduser()
+    for layout in source.layouts:
+        if root is not None:
+            yield base, layout
+        yield from ((base / folder, layout) for folder in layout.folders)
+    if root is None:
+        yield from ((Path(folder), source.layouts[0]) for folder in source.system)
 
 
 def locate(reader: str, root: str | None, data_dir: Path) -> Path | None:
@@ -79,77 +69,127 @@ def locate(reader: str, root: str | None, data_dir: Path) -> Path | None:
         DataError: No place has all files; the line says where they were looked for and how to get them.
     """
     source = SOURCES[reader]
-    if not source.files:
+    if source.any_folder:
+        return _any_folder(reader, root)
+    if not source.layouts:
         return None
-    looked = []
-    for folder in _places(source, root, data_dir):
-        missing = [name for name in source.files if find_file(folder, name) is None]
+    looked: dict[Path, str] = {}
+    for folder, layout in places(reader, root, data_dir):
+        missing = [name for name in layout.files if layout.find(folder, name) is None]
         if not missing:
             return folder
-        partly = f" (lacks {', '.join(missing)})" if len(missing) < len(source.files) else ""
-        looked.append(f"{folder}{partly}")
+        partly = f" (lacks {', '.join(missing)})" if len(missing) < len(layout.files) else ""
+        looked[folder] = looked.get(folder) or partly
+    places_text = ", ".join(f"{path}{partly}" for path, partly in looked.items())
+    hint = f"{source.hint}, or " if source.hint else ""
     raise DataError(
-        f"dataset {reader}: files not found; looked in {', '.join(looked)}; {source.fix}, "
-        f"or name their folder with dataset.root=FOLDER or its parent with paths.data=FOLDER (KDBENCH_DATA)"
+        f"dataset {reader}: files not found; looked in {places_text}; {hint}type kdbench data fetch {reader}, "
+        f"or name their folder with dataset.root=FOLDER, or its parent with paths.data=FOLDER (KDBENCH_DATA)"
     )
 
 
+def _any_folder(reader: str, root: str | None) -> Path:
+    if root is None:
+        raise DataError(f"dataset {reader}: which folder? dataset.root=FOLDER with train/CLASS/..., test/CLASS/..., "
+                        f"or with CLASS/...")  # fmt: skip
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"dataset.root={root}: no such folder")
+    return folder
+
+
 def held_out(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Sizes of the training and the validation set.
+    """Sizes of the training and the validation set, before corruption.
 
     Returns:
-        Images kept for training after ``val_fraction`` and ``train_size``; images for validation.
+        Images kept for training after ``val_fraction``, ``train_size`` and ``fraction``; images for validation.
     """
     total = int(config["sizes"]["train"])
     val = round(config["val_fraction"] * total)
-    kept = config["train_size"]
-    return total - val if kept is None else int(kept), val
+    rest = total - val
+    if config["train_size"] is not None:
+        return int(config["train_size"]), val
+    return rest if config["fraction"] is None else round(config["fraction"] * rest), val
 
 
 def describe(config: Mapping[str, Any]) -> DataSpec:
     """What networks must know of a dataset, from its config alone.
 
-    ``mean`` and ``std`` are empty where the config leaves them ``null``: only loading the pixels gives them.
+    ``mean`` and ``std`` are empty where the config leaves them ``null``: only loading the pixels gives them. So are the
+    sizes 0 where they are counted (:func:`kdbench.data.survey.complete`). With ``corruption=imbalance`` the training
+    size is that of equally large classes, which is what the plan needs; the loaded data know it exactly.
 
     Raises:
         ConfigError: A value is out of its range; every wrong one has its line.
     """
-    if problems := list(_problems(config)):
+    if problems := list(config_problems(config)):
         raise ConfigError(problems)
-    size = int(config["image_size"])
+    if config["num_classes"] is None:
+        raise ConfigError(f"dataset {config['name']}: give dataset.num_classes; it is counted in trainings only")
+    size, classes = int(config["image_size"]), int(config["num_classes"])
+    names = CLASS_NAMES.get(config["reader"], ())
+    known = config["sizes"] is not None
     return DataSpec(
         name=str(config["name"]),
-        num_classes=int(config["num_classes"]),
+        num_classes=classes,
         input_shape=(int(config["channels"]), size, size),
         mean=tuple(map(float, config["mean"] or ())),
         std=tuple(map(float, config["std"] or ())),
-        train_size=held_out(config)[0],
-        index_size=int(config["sizes"]["train"]),
+        class_names=names if len(names) == classes else (),
+        train_size=kept_size(config["corruption"], held_out(config)[0], classes) if known else 0,
+        index_size=int(config["sizes"]["train"]) if known else 0,
     )
 
 
-def _problems(config: Mapping[str, Any]) -> Iterator[str]:
+def config_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a dataset's config, one line each; nothing is read."""
+    if missing := [key for key in KEYS if key not in config]:
+        yield f"dataset {config.get('name', '')}: its YAML lacks {', '.join(missing)}; see configs/dataset/cifar10.yaml"
+        return
     for key, names in (("reader", SOURCES), ("augment", AUGMENTS)):
         if config[key] not in names:
             yield f"dataset.{key}={config[key]}: unknown{nearest(str(config[key]), names)}"
     for key, least in (("num_classes", 2), ("channels", 1), ("image_size", 1), ("padding", 0)):
-        if config[key] < least:
+        counted = key == "num_classes" and config[key] is None
+        if not counted and not (isinstance(config[key], int) and config[key] >= least):
             yield f"dataset.{key}={config[key]}: must be {least} or more"
-    for part, size in config["sizes"].items():
-        if size < config["num_classes"]:
-            yield f"dataset.sizes.{part}={size}: must be dataset.num_classes={config['num_classes']} or more"
+    for part, size in (config["sizes"] or {}).items():
+        if size < 1:
+            yield f"dataset.sizes.{part}={size}: must be 1 or more"
     for key in ("mean", "std"):
         if config[key] is not None and len(config[key]) != config["channels"]:
             yield f"dataset.{key}={config[key]}: needs one number per channel ({config['channels']}), or null"
-    if not 0 <= config["val_fraction"] < 1:
-        yield f"dataset.val_fraction={config['val_fraction']}: must be in [0, 1)"
+    yield from corruption_problems(config["corruption"], config["num_classes"])
+    yield from _size_problems(config)
+
+
+def _size_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    fraction, size, val_fraction = config["fraction"], config["train_size"], config["val_fraction"]
+    wrong = False
+    if not 0 <= val_fraction < 1:
+        yield f"dataset.val_fraction={val_fraction}: must be in [0, 1)"
+        wrong = True
+    if fraction is not None and not (isinstance(fraction, int | float) and 0 < fraction <= 1):
+        yield f"dataset.fraction={fraction}: must be in (0, 1]"
+        wrong = True
+    if size is not None and not isinstance(size, int):
+        yield f"dataset.train_size={size}: a whole number is expected"
+        wrong = True
+    if fraction is not None and size is not None:
+        yield f"dataset.fraction={fraction} and dataset.train_size={size} both say what is kept; give one"
+        wrong = True
+    if wrong or not config["sizes"]:
         return
     train, val = held_out(config)
     most = config["sizes"]["train"] - val
-    if config["val_fraction"] > 0 and val == 0:
-        yield f"dataset.val_fraction={config['val_fraction']}: selects no image; 0 means no validation set"
-    if not 1 <= train <= most:
-        yield f"dataset.train_size={config['train_size']}: must be in [1, {most}], {most} images are left to train on"
+    if val_fraction > 0 and val == 0:
+        yield f"dataset.val_fraction={val_fraction}: selects no image; 0 means no validation set"
+    if most < 1:
+        yield f"dataset.val_fraction={val_fraction}: 0 images are left to train on"
+    elif fraction is not None and train < 1:
+        yield f"dataset.fraction={fraction}: keeps none of the {most} images that are left to train on"
+    elif not 1 <= train <= most:
+        yield f"dataset.train_size={size}: must be in [1, {most}], {most} images are left to train on"
 
 
 def steps_per_epoch(samples: int, batch_size: int, limit_batches: int | None = None) -> int:

@@ -17,9 +17,13 @@ from torch import Tensor
 from kdbench.core.errors import DataError
 from kdbench.core.recipe import canonical
 from kdbench.core.types import DataSpec
-from kdbench.data.arrays import READERS, Labelled, TrainTest, checksum, resized
+from kdbench.data.arrays import READERS, resized
 from kdbench.data.catalog import IDENTITY_EXCLUDES, describe, held_out, locate
+from kdbench.data.corruption import corrupt
+from kdbench.data.folders import LISTERS
+from kdbench.data.labelled import Labelled, TrainTest, checksum
 from kdbench.data.splits import choose
+from kdbench.data.survey import complete, survey
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def load_data(config: Mapping[str, Any], data_dir: Path) -> DataSplits:
     """The splits that ``config`` describes.
 
     Args:
-        config: A dataset's resolved YAML, plain containers.
+        config: A dataset's resolved YAML, plain containers; completed by counting if it is not.
         data_dir: ``paths.data``.
 
     Returns:
@@ -69,6 +73,7 @@ def load_data(config: Mapping[str, Any], data_dir: Path) -> DataSplits:
         ConfigError: A value of ``config`` is out of its range.
         DataError: The files are absent, damaged, or not the data that ``config`` describes.
     """
+    config = complete(config, data_dir)
     describe(config)
     folder = locate(config["reader"], config["root"], data_dir)
     return _load(canonical({key: value for key, value in config.items() if key not in IDENTITY_EXCLUDES}), folder)
@@ -84,9 +89,15 @@ def _load(text: str, folder: Path | None) -> DataSplits:
     in_val = choose(train.labels, val, seed=config["split_seed"], stream="val")
     rest = np.flatnonzero(~in_val)
     rest = rest[choose(train.labels[rest], kept, seed=config["split_seed"], stream="train_size")]
-    split = _split(train, rest)
+    labels, left = corrupt(train.labels[rest], config["corruption"], config["num_classes"])
+    split = _split(Labelled(train.images, _replaced(train.labels, rest, labels)), rest[left])
+    spec = replace(
+        _measured(describe(config), split.images),
+        train_size=len(split),
+        labels=_labels_by_index(split, len(train.labels)),
+    )
     return DataSplits(
-        spec=replace(_measured(describe(config), split.images), labels=_labels_by_index(split, len(train.labels))),
+        spec=spec if spec.class_names else replace(spec, class_names=_folder_names(config, folder)),
         train=split,
         val=_split(train, np.flatnonzero(in_val)) if val else None,
         test=_split(test, np.arange(len(test.labels))),
@@ -104,11 +115,32 @@ def _check(config: Mapping[str, Any], folder: Path | None, parts: TrainTest) -> 
     found = 1 + max(int(part.labels.max()) for part in parts)
     if found > config["num_classes"]:
         raise DataError(f"{where}: dataset.num_classes={config['num_classes']}, but there are {found} classes")
-    if config["checksum"] is not None and checksum(parts) != config["checksum"]:
+    if config["checksum"] is not None and _checksum(config, folder, parts) != config["checksum"]:
         raise DataError(
-            f"{where}: not the original data (dataset.checksum differs); get them again, "
-            f"or set dataset.checksum=null for data of your own"
+            f"{where}: other data than dataset.checksum={str(config['checksum'])[:8]}... names; get the original ones "
+            f"again, or set dataset.checksum=null for data of your own"
         )
+
+
+def _checksum(config: Mapping[str, Any], folder: Path | None, parts: TrainTest) -> str:
+    if config["reader"] not in LISTERS:
+        return checksum(parts)
+    assert folder is not None
+    return survey(config["reader"], folder, config["test_folder"]).checksum
+
+
+def _folder_names(config: Mapping[str, Any], folder: Path | None) -> tuple[str, ...]:
+    """The classes of a folder of images, if the network has just as many."""
+    if config["reader"] not in LISTERS or folder is None:
+        return ()
+    names = survey(config["reader"], folder, config["test_folder"]).class_names
+    return names if len(names) == config["num_classes"] else ()
+
+
+def _replaced(labels: NDArray[np.int64], positions: NDArray[np.int64], new: NDArray[np.int64]) -> NDArray[np.int64]:
+    changed = labels.copy()
+    changed[positions] = new
+    return changed
 
 
 def _split(data: Labelled, positions: NDArray[np.int64]) -> ImageSplit:

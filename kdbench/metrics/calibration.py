@@ -94,7 +94,12 @@ class Calibration(Evaluation):
         self.bins = bins
 
     def __call__(
-        self, network: nn.Module, loader: Iterable[Batch], teachers: Sequence[nn.Module], data: DataSpec
+        self,
+        network: nn.Module,
+        loader: Iterable[Batch],
+        teachers: Sequence[nn.Module],
+        data: DataSpec,
+        *others: Iterable[Batch],
     ) -> dict[str, Any]:
         """``ece``, ``mce`` and ``bins`` as in :class:`Reliability`."""
         (logits,), target = collect([network], loader)

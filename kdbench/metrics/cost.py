@@ -23,6 +23,12 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+def count_bytes(network: nn.Module) -> int:
+    """Size of the network's parameters and buffers in memory, shared ones once."""
+    tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
 def count_macs(network: nn.Module, input_shape: Sequence[int]) -> int:
     """Multiply-accumulates of one sample: convolutions, matrix products, attention.
 
@@ -87,12 +93,18 @@ class Latency(Evaluation):
         self.repeats = repeats
 
     def __call__(
-        self, network: nn.Module, loader: Iterable[Batch], teachers: Sequence[nn.Module], data: DataSpec
+        self,
+        network: nn.Module,
+        loader: Iterable[Batch],
+        teachers: Sequence[nn.Module],
+        data: DataSpec,
+        *others: Iterable[Batch],
     ) -> dict[str, Any]:
-        """``parameters``, ``macs`` of one sample, ``latency_ms`` by batch size, and ``device`` and ``threads``."""
+        """``parameters``, ``bytes``, ``macs`` of one sample, ``latency_ms`` by batch size, ``device``, ``threads``."""
         times = latency(network, data.input_shape, batch_sizes=self.batch_sizes, repeats=self.repeats)
         return {
             "parameters": count_parameters(network),
+            "bytes": count_bytes(network),
             "macs": count_macs(network, data.input_shape),
             "latency_ms": {str(size): milliseconds for size, milliseconds in times.items()},
             "device": str(device_of(network)),

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from kdbench.core.errors import DataError
 from kdbench.core.types import Batch, DataSpec
-from kdbench.metrics.base import Evaluation, device_of, evaluating, predict
+from kdbench.metrics.base import Evaluation, device_of, evaluating, nothing_to_evaluate, predict
 from kdbench.metrics.fidelity import agreement, kl_divergence, mean_log_probabilities
 
 _PERCENT = ("acc", "acc5", "agreement")
@@ -82,7 +81,7 @@ def evaluate(
             for name, value in values.items():
                 means[name].update(value)
     if not by_label:
-        raise DataError("nothing to evaluate: the loader yields no batch; choose a split that holds samples")
+        raise nothing_to_evaluate()
     results = {name: metric.compute().item() for name, metric in (by_label | means).items()}
     return {name: 100 * value if name in _PERCENT else value for name, value in results.items()}
 
@@ -91,7 +90,12 @@ class Accuracy(Evaluation):
     """The numbers of every result table; see :func:`evaluate`."""
 
     def __call__(
-        self, network: nn.Module, loader: Iterable[Batch], teachers: Sequence[nn.Module], data: DataSpec
+        self,
+        network: nn.Module,
+        loader: Iterable[Batch],
+        teachers: Sequence[nn.Module],
+        data: DataSpec,
+        *others: Iterable[Batch],
     ) -> dict[str, Any]:
         """What :func:`evaluate` returns, on the network's device and in the precision of its weights."""
         return evaluate(network, loader, teachers=teachers, device=device_of(network))

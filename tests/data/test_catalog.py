@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,13 @@ import pytest
 from kdbench.core.errors import ConfigError, DataError
 from kdbench.data import catalog
 from kdbench.data.arrays import READERS
-from kdbench.data.catalog import AUGMENTS, SOURCES, Source, describe, locate
+from kdbench.data.catalog import AUGMENTS, KEYS, describe, locate
+from kdbench.data.sources import SOURCES
 from kdbench.data.views import VIEWS
 
 
 def test_catalog_leaves_torch_unimported():
-    code = "import sys, kdbench.data.catalog; sys.exit('torch' in sys.modules)"
+    code = "import sys, kdbench.data.catalog, kdbench.data.survey; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -30,8 +32,7 @@ def test_data_that_come_with_kdbench_need_no_folder(reader, tmp_path):
 def system(monkeypatch, tmp_path) -> Path:
     """Stands in for the folder of the operating system's package."""
     folder = tmp_path / "system"
-    source = SOURCES["fashion_mnist"]
-    here = Source(source.files, source.folders, (str(folder),), source.fix)
+    here = replace(SOURCES["fashion_mnist"], system=(str(folder),))
     monkeypatch.setattr(catalog, "SOURCES", {"fashion_mnist": here})
     return folder
 
@@ -96,7 +97,7 @@ def test_describe_gives_shape_and_size_after_the_split(name, shape, train_size, 
         ("channels", 0, "must be 1 or more"),
         ("image_size", 0, "must be 1 or more"),
         ("padding", -1, "must be 0 or more"),
-        ("sizes", {"train": 1438, "test": 9}, "dataset.sizes.test=9"),
+        ("sizes", {"train": 1438, "test": 0}, "dataset.sizes.test=0"),
         ("mean", [0.5, 0.5], "one number per channel"),
         ("val_fraction", 1.0, r"must be in \[0, 1\)"),
         ("val_fraction", -0.1, r"must be in \[0, 1\)"),
@@ -104,6 +105,13 @@ def test_describe_gives_shape_and_size_after_the_split(name, shape, train_size, 
         ("val_fraction", 0.9999, "0 images are left"),
         ("train_size", 0, r"must be in \[1, 1294\]"),
         ("train_size", 1295, r"must be in \[1, 1294\]"),
+        ("train_size", "all", "a whole number is expected"),
+        ("num_classes", "ten", "must be 2 or more"),
+        ("num_classes", None, "give dataset.num_classes"),
+        ("fraction", 0, r"must be in \(0, 1\]"),
+        ("fraction", 1.1, r"must be in \(0, 1\]"),
+        ("fraction", "half", r"must be in \(0, 1\]"),
+        ("fraction", 0.0001, "keeps none of the 1294 images"),
     ],
 )
 def test_value_out_of_range_is_an_error_naming_the_key(key, value, message, config_of):
@@ -115,3 +123,51 @@ def test_every_wrong_value_has_its_line(config_of):
     with pytest.raises(ConfigError) as error:
         describe(config_of("digits", padding=-1, val_fraction=2, augment="x"))
     assert len(error.value.problems) == 3
+
+
+def test_fraction_and_train_size_together_are_an_error(config_of):
+    with pytest.raises(ConfigError, match="give one"):
+        describe(config_of("digits", fraction=0.5, train_size=100))
+
+
+def test_a_yaml_without_a_key_is_an_error_naming_it(config_of):
+    for key in KEYS:
+        config = config_of("digits")
+        del config[key]
+        with pytest.raises(ConfigError, match=f"its YAML lacks {key}"):
+            describe(config)
+
+
+def test_a_network_can_be_built_before_images_are_counted(config_of):
+    spec = describe(config_of("cifar100"))
+    assert (spec.num_classes, spec.input_shape, spec.train_size) == (100, (3, 32, 32), 0)
+    assert spec.class_names[:2] == ("apple", "aquarium_fish")
+
+
+def test_class_names_are_dropped_where_the_classes_are_others(config_of):
+    assert describe(config_of("fashion_mnist")).class_names[-1] == "Ankle boot"
+    assert describe(config_of("fashion_mnist", num_classes=11)).class_names == ()
+
+
+def test_a_folder_of_images_must_be_named_and_be_there(tmp_path):
+    assert locate("imagefolder", str(tmp_path), tmp_path) == tmp_path
+    with pytest.raises(DataError, match=r"dataset\.root=FOLDER"):
+        locate("imagefolder", None, tmp_path)
+    with pytest.raises(DataError, match="no such folder"):
+        locate("imagefolder", str(tmp_path / "x"), tmp_path)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("layout", ["{}", "cifar100/{}"])
+def test_both_forms_of_cifar_are_found(binary, layout, tmp_path, write_cifar):
+    folder = tmp_path / layout.format("cifar-100-binary" if binary else "cifar-100-python")
+    write_cifar(folder, "cifar100", binary=binary)
+    assert locate("cifar100", None, tmp_path) == folder
+    assert locate("cifar100", str(folder), tmp_path / "nowhere") == folder
+
+
+def test_missing_cifar_names_the_three_ways_to_supply_it(tmp_path):
+    with pytest.raises(DataError) as error:
+        locate("cifar100", None, tmp_path)
+    for way in ("kdbench data fetch cifar100", "dataset.root=FOLDER", "paths.data=FOLDER"):
+        assert way in str(error.value)

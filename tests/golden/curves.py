@@ -18,7 +18,9 @@ from kdbench.store import Store
 
 FOLDER = Path(__file__).parent
 STEPS = 5
-DATA = DataSpec("fake", 10, (3, 16, 16), (0.5,) * 3, (0.25,) * 3, train_size=64, index_size=64, labels=torch.arange(64) % 10)
+DATA = DataSpec(
+    "fake", 10, (3, 16, 16), (0.5,) * 3, (0.25,) * 3, train_size=64, index_size=64, labels=torch.arange(64) % 10
+)
 PAIR = ("teacher=resnet14", "student=resnet8", "dataset=fake", "dataset.image_size=16", "optim=constant")
 METHODS = sorted(path.stem for path in (config_root() / "method").glob("*.yaml"))
 
@@ -48,7 +50,10 @@ def curve(method: str) -> dict[str, Any]:
             criterion.after_step(progress)  # type: ignore[operator]
         rows.append({name: value for name, value in made.epoch_averages().items() if "weight" not in name})
     versions = {name: node["version"] for name, node in job.config["method"]["criteria"].items()}
-    return {"versions": versions, "rows": [{name: float(f"{value:.6g}") for name, value in row.items()} for row in rows]}
+    return {
+        "versions": versions,
+        "rows": [{name: float(f"{value:.6g}") for name, value in row.items()} for row in rows],
+    }
 
 
 def may_change(method: str, old: dict[str, Any], new: dict[str, Any], changelog: str) -> str | None:

@@ -6,7 +6,7 @@ from torch import nn
 
 from kdbench.core.errors import ConfigError
 from kdbench.core.types import DataSpec
-from kdbench.metrics import Latency, count_macs, count_parameters, latency
+from kdbench.metrics import Latency, count_bytes, count_macs, count_parameters, latency
 
 DATA = DataSpec("fake", 10, (3, 6, 6), (0.5,) * 3, (0.25,) * 3)
 
@@ -47,6 +47,11 @@ def test_parameters_include_frozen_ones_and_count_shared_ones_once():
     assert count_parameters(nn.Sequential(linear, linear)) == 12
 
 
+def test_bytes_are_those_of_parameters_and_buffers_each_in_its_type():
+    network = nn.Sequential(nn.Linear(3, 2).half(), nn.BatchNorm1d(2))
+    assert count_bytes(network) == (3 * 2 + 2) * 2 + (2 + 2 + 2 + 2) * 4 + 8  # the counter of batches is int64
+
+
 def test_counting_leaves_mode_statistics_and_gradients_alone():
     network = small()
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -68,6 +73,7 @@ def test_latency_times_each_batch_size_after_a_warm_up(monkeypatch):
 def test_latency_evaluation_is_ready_for_json():
     result = json.loads(json.dumps(Latency(batch_sizes=(1, 2), repeats=2)(small(), [], [], DATA)))
     assert result["parameters"] == count_parameters(small())
+    assert result["bytes"] == count_bytes(small())
     assert result["macs"] == count_macs(small(), (3, 6, 6))
     assert result["latency_ms"].keys() == {"1", "2"}
     assert min(result["latency_ms"].values()) > 0

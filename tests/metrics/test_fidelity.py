@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdbench.core.errors import ConfigError
-from kdbench.core.types import Batch, DataSpec
+from kdbench.core.types import Batch, DataSpec, Tap
 from kdbench.metrics import Fidelity, agreement, kl_divergence
 
 DATA = DataSpec("fake", 3, (3,), (0.0,), (1.0,))
@@ -43,6 +43,7 @@ def test_agreement_compares_the_preferred_classes():
 
 def test_fidelity_reports_agreement_and_both_divergences():
     result = Fidelity()(Answer(STUDENT), batches(2, 1), [Answer(TEACHER)], DATA)
+    assert result.pop("cka_minibatch_unbiased") == []
     assert result == pytest.approx({"agreement": 100, "kl": 0.214201, "reverse_kl": 0.327796}, rel=5e-6)
 
 
@@ -53,6 +54,38 @@ def test_fidelity_to_several_teachers_is_to_the_mean_of_their_probabilities():
     assert result["kl"] == pytest.approx(0.55 * math.log(1.1) + 0.45 * math.log(0.9), rel=1e-4)
 
 
-def test_fidelity_without_a_teacher_is_an_error():
+def tapped(features, logits):
+    """A network whose taps ``wide``, ``deep`` and ``logits`` answer with ``features[name](inputs)``."""
+
+    class Tapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wide, self.deep, self.out = nn.Identity(), nn.Identity(), nn.Identity()
+            self.taps = {name: Tap("out" if name == "logits" else name) for name in (*features, "logits")}
+
+        def forward(self, inputs):
+            for name, function in features.items():
+                getattr(self, name)(function(inputs))
+            return self.out(logits.expand(len(inputs), -1))
+
+    return Tapped()
+
+
+def test_fidelity_compares_features_at_the_taps_that_both_networks_have():
+    inputs = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    loader = [Batch(inputs[part], torch.zeros(len(part), dtype=torch.long), part) for part in torch.arange(12).split(6)]
+    student = tapped({"wide": lambda x: 3 * x.flip(1) + 1, "deep": lambda x: x.square()}, STUDENT)
+    teachers = [
+        tapped({"deep": lambda x: x.square()}, TEACHER),
+        tapped({"wide": lambda x: x.square(), "deep": lambda x: x.square()}, TEACHER),
+    ]
+    rows = Fidelity()(student, loader, teachers, DATA)["cka_minibatch_unbiased"]
+    assert [(row["teacher"], row["tap"]) for row in rows] == [(0, "deep"), (1, "wide"), (1, "deep")]
+    assert [row["cka"] for row in rows[::2]] == pytest.approx([1, 1], abs=1e-5)
+    assert rows[1]["cka"] < 0.5
+    assert not any(module._forward_hooks for network in (student, *teachers) for module in network.modules())
+
+
+def test_fidelity_without_a_teacher_is_refused_before_anything_is_measured():
     with pytest.raises(ConfigError, match="trained without a teacher"):
-        Fidelity()(Answer(STUDENT), batches(1), [], DATA)
+        Fidelity().check(Answer(STUDENT), [], DATA)
