@@ -71,7 +71,8 @@ class Distiller(pl.LightningModule):
         max_epochs: Epochs of the whole training.
         seed: Reseeds the global generator as a function of the step, so that a resumed run draws the same dropout.
         only: Module paths of the parts to train while everything else stays frozen; empty trains all.
-        ema: Decay per step of a moving average of the weights, in (0, 1); ``None`` keeps none.
+        ema: Decay per step of a moving average of the weights, in (0, 1), reached by ``(1 + step) / (10 + step)`` so
+            that the random start is forgotten; ``None`` keeps none.
         trusted: Packages of the user's, whose optimisers may be used.
     """
 
@@ -205,15 +206,18 @@ class Distiller(pl.LightningModule):
             for criterion in self.criteria.values():
                 assert isinstance(criterion, Criterion)
                 criterion.after_step(replace(done, step=done.step + 1))  # Lightning counts the step after this hook
-            self._move_average()
+            self._move_average(done.step)
 
-    def _move_average(self) -> None:
+    def _move_average(self, step: int) -> None:
         if self.ema is None or self._ema_decay is None:
             return
-        for own, new in zip(self.ema.parameters(), self.student.parameters(), strict=True):
-            own.lerp_(new, 1.0 - self._ema_decay)
-        for buffer, source in zip(self.ema.buffers(), self.student.buffers(), strict=True):
-            buffer.copy_(source)
+        decay = min(self._ema_decay, (1 + step) / (10 + step))
+        average, current = self.ema.state_dict(), self.student.state_dict()
+        for name, value in average.items():  # shares memory with the average itself
+            if value.is_floating_point():
+                value.lerp_(current[name], 1.0 - decay)
+            else:
+                value.copy_(current[name])
 
     def configure_optimizers(self) -> Any:
         """Optimiser over the student and every trainable part of the criteria; schedule per step."""

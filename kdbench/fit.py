@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import Tensor
 
 from kdbench.core.clock import Clock
 from kdbench.core.errors import Stopped, TrainingError
@@ -77,12 +78,14 @@ class Record:
     Attributes:
         history: One row per epoch.
         best: Epoch and accuracy (percent) of the best weights on the set that selects, if one does.
-        seconds: Wall time of all runs of this training: ``total``, ``data``, ``teacher``, ``evaluation``.
+        best_weights: Those weights; here and not in a file, so that they are always those of ``best``.
+        seconds: Wall time of all runs of this training: ``total``, ``data``, ``evaluation``.
         images: Training samples seen.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, float] | None = None
+    best_weights: dict[str, Tensor] | None = None
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("total", "data", "evaluation"), 0.0))
     images: int = 0
 
@@ -192,7 +195,8 @@ class _Recorder(pl.Callback):
         value = row.get(f"{split}/acc")
         if value is not None and (self.record.best is None or value > self.record.best["acc"]):
             self.record.best = {"epoch": row["epoch"], "acc": value}
-            self._draft.write_weights("best", distiller.deployed.state_dict())
+            state = distiller.deployed.state_dict()
+            self.record.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
     def _check_finite(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, Distiller)

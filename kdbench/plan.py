@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -58,6 +58,20 @@ def method_name(recipe: Recipe) -> str | None:
     return None if recipe.method is None else "+".join(recipe.method["criteria"])
 
 
+def _all(chains: Sequence[Chain]) -> Iterator[Recipe]:
+    return topological(link.recipe for chain in chains for link in chain.links)
+
+
+def _needed(chains: Sequence[Chain], entries: Mapping[str, Entry | None]) -> Iterator[Recipe]:
+    """What chains name, and what teaches a network that is still to be made: not the past of one that is stored."""
+    waiting = [link.recipe for chain in chains for link in chain.links]
+    while waiting:
+        recipe = waiting.pop()
+        yield recipe
+        if entries[recipe.digest] is None:
+            waiting += recipe.teachers
+
+
 def make_plan(chains: Sequence[Chain], store: Store) -> Plan:
     """Looks up in the store what the chains need.
 
@@ -68,9 +82,13 @@ def make_plan(chains: Sequence[Chain], store: Store) -> Plan:
     for chain in chains:
         for link in chain.links:
             roles.setdefault(link.recipe.digest, link.role)
+    entries = {recipe.digest: store.get(recipe.digest) for recipe in _all(chains)}
+    needed = {recipe.digest for recipe in _needed(chains, entries)}
     nodes: dict[str, Node] = {}
-    for recipe in topological(link.recipe for chain in chains for link in chain.links):
-        entry = store.get(recipe.digest)
+    for recipe in _all(chains):
+        if recipe.digest not in needed:
+            continue
+        entry = entries[recipe.digest]
         state: State = "train" if recipe.epochs else "use as is"
         if entry is not None:
             state = "in store"

@@ -65,7 +65,8 @@ def _work(connection: Connection, parent: Connection, node: Node, settings: Sett
     """What a worker does: one training. Runs in a fresh process forked from a warm server."""
     from kdbench.runner import Trainer
 
-    with stopping_safely():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stopping_safely(signal.SIGTERM):
         _die_with_parent(parent)
         outcome = Outcome("done")
         try:
@@ -82,11 +83,12 @@ def _work(connection: Connection, parent: Connection, node: Node, settings: Sett
 def _check(connection: Connection, parent: Connection, recipes: Sequence[Recipe], settings: Settings) -> None:
     from kdbench.runner import check_all
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent(parent)
     try:
         connection.send(("checked", *check_all(recipes, settings)))
-    except UserError as error:
-        connection.send(("checked", list(error.problems), {}))
+    except Exception as error:  # noqa: BLE001 (what cannot be built must not be trained, whatever the reason)
+        connection.send(("checked", [describe_failure(error).reason], {}))
 
 
 @dataclass

@@ -18,7 +18,7 @@ from torch import nn
 
 import kdbench
 from kdbench.config.build import LAYOUTS, Builder, UnsuitableError, make_evaluations
-from kdbench.core.errors import ConfigError, Problems, nearest
+from kdbench.core.errors import ConfigError, Problems, TrainingError, nearest
 from kdbench.core.recipe import Recipe, digest_of
 from kdbench.core.signals import raise_if_stopped
 from kdbench.data.load import DataSplits, ImageSplit
@@ -49,6 +49,9 @@ def device_of(settings: Settings) -> torch.device:
     if settings.accelerator not in ("auto", "cpu", "gpu"):
         raise ConfigError(f"trainer.accelerator={settings.accelerator}: unknown"
                           f"{nearest(settings.accelerator, ('auto', 'cpu', 'gpu'))}")  # fmt: skip
+    if settings.devices != 1:
+        raise ConfigError(f"trainer.devices={settings.devices}: one training runs on one device so far; "
+                          "sweep.workers=N trains several networks at a time")  # fmt: skip
     if settings.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer.accelerator=gpu: no CUDA device is there; use trainer=cpu or trainer=auto")
     return torch.device("cuda" if settings.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
@@ -77,10 +80,12 @@ class Trainer:
         student = self.builder.network(recipe, data.spec)
         if not recipe.epochs:
             return
-        _check_budget(recipe)
+        _check_budget(recipe, self.device)
         teachers = [self.builder.network(teacher, self.builder.data(teacher).spec)
                     if self.settings.store.get(teacher.digest) is None else self.builder.trained(teacher.digest)
                     for teacher in recipe.teachers]  # fmt: skip
+        for network in teachers:
+            self.builder.check_fit(network, data.spec)
         loader = self._train_loader(recipe, data)
         self.builder.distiller(recipe, student, teachers, data.spec, len(loader)).configure_optimizers()
 
@@ -122,7 +127,10 @@ class Trainer:
             student = distiller.deployed
         raise_if_stopped()
         student = student.to(self.device)
+        _check_weights(recipe, student)
         draft.write_weights("last", student.state_dict())
+        if record.best_weights is not None:
+            draft.write_weights("best", record.best_weights)
         metrics = self._final(recipe, student, teachers, draft, record, data, measure)
         seconds = {**record.seconds, "teacher": teacher_seconds}
         seconds["student"] = max(
@@ -174,7 +182,8 @@ class Trainer:
                data: DataSplits, measure: Mapping[str, Callable[..., dict[str, float]]]) -> dict[str, Any]:  # fmt: skip
         """The numbers of the selected weights; the only place where a clean protocol touches the test set."""
         if recipe.select_on != "last":
-            student.load_state_dict(draft.weights("best"))
+            assert record.best_weights is not None
+            student.load_state_dict(record.best_weights)
         started = time.perf_counter()
         splits = {name: _finite(function(student, teachers)) for name, function in measure.items()}
         shape = data.spec.input_shape
@@ -193,6 +202,12 @@ class Trainer:
         return metrics
 
 
+def _check_weights(recipe: Recipe, network: nn.Module) -> None:
+    """The last look: a loss is measured before the step that may have ruined the weights."""
+    if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values() if tensor.is_floating_point()):
+        raise TrainingError(f"{recipe.name} diverged: its weights are not finite; lower optim.lr or set trainer.clip")
+
+
 def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
     """Numbers as JSON can hold them: what is not finite was not measured."""
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
@@ -203,9 +218,11 @@ def _observed(recipe: Recipe, measure: Mapping[str, Callable[..., dict[str, floa
     return {name: function for name, function in measure.items() if name == "val" or recipe.select_on == "test"}
 
 
-def _check_budget(recipe: Recipe) -> None:
+def _check_budget(recipe: Recipe, device: torch.device) -> None:
     budget = recipe.budget
     problems = []
+    if budget["precision"] == "16-mixed" and device.type == "cpu":
+        problems.append("trainer.precision=16-mixed: CPUs have no half precision; use bf16-mixed")
     if budget["precision"] not in AUTOCAST:
         problems.append(
             f"trainer.precision={budget['precision']}: unknown{nearest(str(budget['precision']), AUTOCAST)}"

@@ -59,7 +59,7 @@ def blocked(recipe: Recipe, outcomes: Mapping[str, Outcome]) -> Outcome | None:
     """Why a network cannot be made any more: what was to teach it was not."""
     for teacher in recipe.teachers:
         outcome = outcomes.get(teacher.digest)
-        if outcome is not None and outcome.status in ("failed", "skipped"):
+        if outcome is not None and outcome.status not in ("done", "in store"):
             return Outcome("skipped", f"its teacher {teacher.name} ({teacher.digest[:8]}) {outcome.status}")
     return None
 

@@ -155,7 +155,6 @@ def test_the_average_follows_the_student_and_is_what_is_deployed(outputs: Path) 
         ("trainer.layout=nhwc", "trainer.layout=nhwc: unknown"),
         ("trainer.ema=2", "between 0 and 1"),
         ("trainer.clip=-1", "greater than 0"),
-        ("trainer.limit_train_batches=0.5", "a whole number of batches"),
         ("optim.schedule.kind=cosin", "did you mean 'cosine'"),
         ("optim._target_=torch.optim.SDG", "did you mean 'SGD'"),
         ("method.reduction=mean", "reduction=mean"),

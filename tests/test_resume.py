@@ -9,7 +9,7 @@ import torch
 
 from kdbench.core.errors import Stopped, TrainingError
 from kdbench.core.signals import stopping_safely
-from kdbench.runner import Trainer
+from kdbench.runner import Trainer, _check_weights
 from kdbench.store import Entry
 from tests.toy import Quiet, recipes, settings
 
@@ -64,8 +64,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Entry:
 def test_stopped_at_any_step_and_resumed_ends_with_the_same_bits(step: int, whole: Entry, outputs: Path) -> None:
     (recipe,) = recipes(*HARD, outputs=outputs)
     trainer = Trainer(settings(outputs))
+    rarely = Trainer(settings(outputs, checkpoint_every=1e9))  # so that it is the signal that saves
     with pytest.raises(Stopped), stopping_safely():
-        trainer.make(recipe, Interrupts(step))
+        rarely.make(recipe, Interrupts(step))
     observer = Quiet()
     with stopping_safely():
         same(trainer.make(recipe, observer), whole)
@@ -129,3 +130,23 @@ def test_a_diverging_training_is_named_and_stores_nothing(outputs: Path) -> None
     with pytest.raises(TrainingError, match=r"plain2 diverged.*lower optim\.lr"):
         trainer.make(recipe, Quiet())
     assert trainer.settings.store.get(recipe.digest) is None
+
+
+def test_weights_that_only_the_last_step_ruined_are_not_stored(outputs: Path) -> None:
+    (recipe,) = recipes("teacher=none", outputs=outputs)
+    network = torch.nn.BatchNorm1d(2)
+    _check_weights(recipe, network)
+    network.weight.data[0] = float("inf")
+    with pytest.raises(TrainingError, match=r"plain2 diverged.*optim\.lr"):
+        _check_weights(recipe, network)
+
+
+def test_best_weights_are_those_of_the_best_row(outputs: Path) -> None:
+    (recipe,) = recipes(*HARD, "trainer.max_epochs=4", outputs=outputs)
+    trainer = Trainer(settings(outputs))
+    entry = trainer.make(recipe, Quiet())
+    network = trainer.builder.trained(entry.digest)
+    network.load_state_dict(entry.weights("best"))
+    data = trainer.builder.data(recipe)
+    measured = trainer._measures(recipe, data)["val"](network)
+    assert measured["acc"] == entry.metrics["best"]["acc"] == max(row["val/acc"] for row in entry.history)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from kdbench import __version__
-from kdbench.core.errors import ConfigError, Stopped, UserError
+from kdbench.core.errors import ConfigError, Stopped, UserError, nearest
 from kdbench.core.signals import stopping_safely
 
 DONE, FAILED, WRONG = 0, 1, 2  # and 128 + signal when stopped
@@ -26,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if "--version" in arguments:
                 sys.stdout.write(f"kdbench {__version__}\n")
                 return DONE
+            if arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
+                raise ConfigError(f"{arguments[0]}: no such command{nearest(arguments[0], COMMANDS)}"
+                                  " (settings have the form key=value)")  # fmt: skip
             from kdbench.cli.run import run
 
             return run(parse_run(arguments))

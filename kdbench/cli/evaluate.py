@@ -10,9 +10,11 @@ from kdbench.cli.arguments import Parser
 from kdbench.cli.store import find
 from kdbench.config.compose import Composer
 from kdbench.config.jobs import make_jobs
-from kdbench.core.errors import ConfigError, nearest
+from kdbench.core.errors import ConfigError, Problems, nearest
 from kdbench.report.console import Column, make_console, print_columns, print_line
 from kdbench.store import Store
+
+MEANINGFUL = ("eval", "paths", "trainer", "trust", "dataset.root")  # the rest is what the network was trained with
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,6 +28,11 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(list(arguments))
     composer = Composer()
     (job,) = make_jobs(composer, given.overrides)
+    problems = Problems()
+    for text in given.overrides:
+        if not text.split("=")[0].startswith(MEANINGFUL):
+            problems.add(f"{text}: means nothing here: what {given.id} was trained on and how is in its recipe")
+    problems.check()
     if not (chosen := job.config.get("eval")):
         raise ConfigError(f"nothing to evaluate: choose with eval=[NAME,...]{nearest('', composer.options('eval'))}")
     store = Store(Path(job.config["paths"]["outputs"]).expanduser() / "store")

@@ -11,6 +11,7 @@ from typing import Any
 
 from kdbench.cli.hydra_app import hydra_app
 from kdbench.cli.show import Live, show_plan, show_results, write_run
+from kdbench.config.checks import BUDGET_KEYS
 from kdbench.config.compose import Composer
 from kdbench.config.jobs import Job, is_hydra, make_jobs, with_data
 from kdbench.config.recipes import Chain, ChainBuilder
@@ -61,11 +62,11 @@ def _composer(arguments: argparse.Namespace) -> Composer:
 def _show_config(composer: Composer, arguments: argparse.Namespace) -> int:
     from omegaconf import OmegaConf
 
-    for job in make_jobs(composer, arguments.overrides):
+    for job in make_jobs(composer, arguments.overrides, multirun=arguments.multirun):
         config: Any = OmegaConf.create(dict(job.config))
         if arguments.package:
             config = OmegaConf.select(config, arguments.package)
-        sys.stdout.write(OmegaConf.to_yaml(config))
+        sys.stdout.write(f"{'---' + chr(10) if arguments.multirun else ''}{OmegaConf.to_yaml(config)}")
     return DONE
 
 
@@ -102,9 +103,10 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool) -> Result:
     """
     config = jobs[0].config
     store = Store(Path(config["paths"]["outputs"]).expanduser() / "store")
+    _check_common(jobs)
     jobs = with_data(jobs)
     chains = _chains(jobs, store)
-    _check_surroundings(jobs)
+    _check_surroundings(chains)
     plan = make_plan(chains, store)
     show_plan(plan)
     if config["dry_run"]:
@@ -117,7 +119,7 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool) -> Result:
     except OSError as error:  # a full or read-only disk: the networks and their numbers are what counts
         print_line(make_console(), f"note: no record of this run in {settings.run_dir}: {error.strerror}")
     show_results(plan, outcomes, settings)
-    failed = any(outcome.status == "failed" for outcome in outcomes.values())
+    failed = any(outcome.status in ("failed", "stopped") for outcome in outcomes.values())
     return Result(FAILED if failed else DONE, plan, store)
 
 
@@ -137,13 +139,35 @@ def _chains(jobs: Sequence[Job], store: Store) -> list[Chain]:
     return chains
 
 
-def _check_surroundings(jobs: Sequence[Job]) -> None:
+def _check_common(jobs: Sequence[Job]) -> None:
+    """What changes no weight cannot tell the jobs of a sweep apart; it must be the same for all.
+
+    Raises:
+        ConfigError: It is not; each such key has its line.
+    """
+    first = _common(jobs[0])
+    differing = {key for job in jobs for key, value in _common(job).items() if value != first.get(key, value)}
+    if differing:
+        raise ConfigError(f"{key}: differs between jobs, but changes no network; one sweep has one value of it"
+                          for key in sorted(differing))  # fmt: skip
+
+
+def _common(job: Job) -> dict[str, Any]:
+    config = job.config
+    trainer = {f"trainer.{key}": value for key, value in config["trainer"].items() if key not in BUDGET_KEYS}
+    name, root = config["dataset"]["name"], config["dataset"]["root"]
+    shared = {key: config.get(key, {}) for key in ("paths", "logger", "sweep", "trust", "dry_run")}
+    return {**trainer, **shared, f"dataset.root (of dataset.name={name})": root}
+
+
+def _check_surroundings(chains: Sequence[Chain]) -> None:
     """Data, loggers, executor: what can be found missing before anything is built; equal ones are looked at once."""
     problems = Problems()
     seen: set[str] = set()
-    for job in jobs:
-        data, sweep = job.config["dataset"], job.config["sweep"]
-        paths, loggers = job.config["paths"], job.config.get("logger", {})
+    for chain in chains:
+        config = chain.job.config
+        data = {**chain.links[-1].recipe.data, "root": config["dataset"]["root"]}
+        sweep, paths, loggers = config["sweep"], config["paths"], config.get("logger", {})
         key = digest_of([data, paths, loggers, sweep])
         if key in seen:
             continue

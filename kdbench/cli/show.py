@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
+from kdbench.core.errors import StoreError
 from kdbench.core.recipe import Recipe
 from kdbench.data.catalog import describe, steps_per_epoch
 from kdbench.plan import Plan, method_name
@@ -28,8 +31,10 @@ def show_plan(plan: Plan) -> None:
         for digest, node in plan.nodes.items()
     ]  # fmt: skip
     print_plan(rows, console)
+    named = sum(len(chain.links) for chain in plan.chains)
     if len(plan.chains) > 1:
-        print_line(console, f"{len(plan.chains)} jobs share these networks; each is trained once")
+        shared = f"; they name {named}, and what they share is trained once" if named > len(rows) else ""
+        print_line(console, f"{len(plan.chains)} jobs{shared}")
     for note in dict.fromkeys(note for chain in plan.chains for note in chain.notes):
         print_line(console, f"note: {note}")
     unused: dict[str, int] = {}
@@ -102,9 +107,11 @@ def show_results(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings
     ResultTable(rows).print(console)
     print_line(console, f"results: {settings.run_dir}   networks: {store.root}")
     if done := [row for row in rows if row.status in ("done", "in store")]:
-        print_line(
-            console, f"next: kdbench store show {done[-1].id[:8]}   kdbench eval {done[-1].id[:8]} 'eval=[calibration]'"
-        )
+        network, outputs = done[-1].id[:8], settings.outputs
+        usual = outputs == Path(os.environ.get("KDBENCH_OUTPUTS", "outputs")).expanduser()
+        option, override = ("", "") if usual else (f" --outputs {outputs}", f" paths.outputs={outputs}")
+        print_line(console, f"next: kdbench store{option} show {network}   "
+                            f"kdbench eval {network} 'eval=[calibration]'{override}")  # fmt: skip
 
 
 def _shown(plan: Plan) -> list[str]:
@@ -144,7 +151,10 @@ def _from_scratch(recipe: Recipe, store: Store) -> float | None:
     """Test accuracy of the same network with the same everything but no teacher, where somebody trained it."""
     if not recipe.teachers:
         return None
-    entry = store.get(replace(recipe, method=None, teachers=()).digest)
+    try:
+        entry = store.get(replace(recipe, method=None, teachers=()).digest)
+    except StoreError:  # kdbench store verify names it; this table is about others
+        return None
     return None if entry is None else entry.metrics["test"]["acc"]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from kdbench.cli.arguments import Parser
 from kdbench.config.compose import Composer
 from kdbench.config.jobs import make_jobs
+from kdbench.core.errors import ConfigError, nearest
 from kdbench.report.console import Column, make_console, print_columns, print_line
 
 
@@ -15,7 +16,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("overrides", nargs="*", help="e.g. dataset=fashion_mnist student.variant=cifar100")
     parser.add_argument("--all", action="store_true", help="every module, not only the canonical taps")
     given = parser.parse_args(list(arguments))
-    (job,) = make_jobs(Composer(), [f"student={given.network}", "teacher=none", "assistants=[]", *given.overrides])
+    composer = Composer()
+    if not composer.has_option("student", given.network):
+        raise ConfigError(f"{given.network}: no such network{nearest(given.network, composer.options('student'))}")
+    (job,) = make_jobs(composer, [f"student={given.network}", "teacher=none", "assistants=[]", *given.overrides])
 
     from kdbench.config.build import describe_network  # needs torch
 

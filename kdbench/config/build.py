@@ -25,8 +25,8 @@ from kdbench.metrics.base import Evaluation
 from kdbench.models.create import create_network
 from kdbench.models.network import Network
 from kdbench.models.pretrained import pretrained_classes
-from kdbench.models.probe import TapRow, describe_taps, probe
-from kdbench.models.weights import classes_of, load_weights, read_checkpoint
+from kdbench.models.probe import TapRow, describe_taps, dry_run, probe
+from kdbench.models.weights import classes_of, known_heads, load_weights, read_checkpoint
 from kdbench.store import Entry, Store
 
 
@@ -110,6 +110,20 @@ class Builder:
         network.load_state_dict(entry.weights())
         return _in_layout(network, entry.recipe)
 
+    def check_fit(self, network: Network, spec: DataSpec) -> None:
+        """A teacher may have been trained on other data; what it teaches on must fit it all the same.
+
+        Raises:
+            ConfigError: It does not take these samples.
+        """
+        try:
+            dry_run(network, spec)
+        except (RuntimeError, ValueError) as error:
+            shape = "x".join(map(str, spec.input_shape))
+            raise ConfigError(
+                f"{network.name} does not take {spec.name} ({shape}): {str(error).splitlines()[0]}"
+            ) from error
+
     def _entry(self, digest: str) -> Entry:
         entry = self.store.get(digest)
         if entry is None:
@@ -138,6 +152,9 @@ class Builder:
                     criterion.setup(own, others, data)
                 except ConfigError as error:
                     raise UnsuitableError(f"{recipe.chain()}: {problem}" for problem in error.problems) from error
+            if config["version"] != criterion.version:
+                raise ConfigError(f"method.criteria.{name}.version={config['version']}: the code is version "
+                                  f"{criterion.version}; set it in the YAML, the numbers have changed")  # fmt: skip
             criteria[name] = criterion
         _check_terms(criteria, recipe.method["weights"])
         return criteria
@@ -157,7 +174,7 @@ class Builder:
             steps_per_epoch=steps_per_epoch,
             max_epochs=recipe.epochs,
             seed=recipe.seed,
-            only=student.heads if recipe.network["train"] == "head" else (),
+            only=known_heads(student) if recipe.network["train"] == "head" else (),
             ema=recipe.budget["ema"],
             trusted=self._trusted,
         )

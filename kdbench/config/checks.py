@@ -7,7 +7,24 @@ from kdbench.config.compose import LISTED_GROUPS, Composer, Setting, lookup
 from kdbench.config.source import NONE, ORIGINS, ROLES, node_name
 from kdbench.core.errors import nearest
 
+BUDGET_KEYS = (
+    "max_epochs",
+    "batch_size",
+    "limit_train_batches",
+    "precision",
+    "layout",
+    "clip",
+    "ema",
+)  # change weights
 HOP_KEYS = ("method", "optim", "trainer", "seed", "select_on")  # what may differ between the networks of a chain
+
+
+# Keys that may be null, with a value of the kind they take otherwise.
+NULLABLE: dict[str, Any] = {
+    "seed": 0, "checkpoint": "FILE", "trainer.limit_train_batches": 1, "trainer.clip": 1.0, "trainer.ema": 0.999,
+    "trainer.threads": 1, "dataset.root": "DIR", "dataset.view_seed": 0, "dataset.train_size": 1,
+    "dataset.fraction": 1.0, "dataset.mean": [], "dataset.std": [], "dataset.checksum": "SHA-256",
+}  # fmt: skip
 
 
 def _kind(value: Any) -> str:
@@ -20,13 +37,20 @@ def coerce(key: str, default: Any, value: Any) -> tuple[Any, str | None]:
 
     A component's YAML is its schema: a float takes whole numbers, null takes anything, weights take schedules too.
     """
-    if default is None or (isinstance(value, str) and "${" in value):
+    if isinstance(value, str) and "${" in value:
+        return value, None
+    for suffix, example in NULLABLE.items():
+        if f".{key}".endswith(f".{suffix}"):
+            default = None if value is None else example
+    if default is None:
         return value, None
     is_weight = key.startswith("method.weights.") and key.count(".") == 2  # a number or a schedule
     if (isinstance(default, float) or is_weight) and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value), None
     if is_weight and isinstance(value, Mapping):
         return value, None
+    if isinstance(default, Mapping) and default and isinstance(value, Mapping) and not key.startswith("method."):
+        return value, f"{key}={_shown(value)}: replaces {', '.join(map(str, default))} together; set them one by one"
     if type(value) is type(default) or (isinstance(value, Mapping) and isinstance(default, Mapping)):
         return value, None
     return value, f"{key}={_shown(value)}: {_kind(default)} is expected (default: {_shown(default)})"
@@ -82,17 +106,24 @@ def hop_problems(setting: Setting, chains: Iterable[list[str]]) -> list[str]:
     names = {name for chain in chains for name in chain}
     if parts[1] not in names:
         return [f"{setting.key}: no arm trains a network {parts[1]!r}{nearest(parts[1], names)}"]
+    if parts[2] == "trainer" and len(parts) > 3 and parts[3] not in BUDGET_KEYS:
+        return [f"{setting.key}: the same for all networks of a chain; a hop can have its own {', '.join(BUDGET_KEYS)}"]
     if parts[2] not in HOP_KEYS:
         return [f"{setting.key}: {parts[2]} is the same for all networks of a chain; "
                 f"a hop can have its own {', '.join(HOP_KEYS)}"]  # fmt: skip
     return []
 
 
+def network_names(config: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """What each network of a config answers to in ``hops``, by its role or, for assistants, its name."""
+    roles = {role: (role, str(config[role]["name"])) for role in ("teacher", "student")}
+    named = {role: names for role, names in roles.items() if names[1] != NONE}
+    return named | {name: (name,) for name in config.get("assistants", {})}
+
+
 def chain_names(config: Mapping[str, Any]) -> list[str]:
-    """Names of the networks of a config, from teacher to student; roles stand for them too."""
-    names = [role for role in ("teacher", "student") if config[role].get("name", NONE) != NONE]
-    names += [str(config[role]["name"]) for role in ("teacher", "student")]
-    return [name for name in [*names, *config.get("assistants", {})] if name != NONE]
+    """Everything that ``hops`` can be followed by."""
+    return [name for names in network_names(config).values() for name in names]
 
 
 def conflicts(composer: Composer, methods: list[str], typed: Iterable[str]) -> list[str]:

@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from kdbench.config.source import ROLES, RoleSource, config_root
 from kdbench.core.errors import ConfigError
@@ -115,7 +116,7 @@ class Composer:
         if choices not in self._composed:
             try:
                 config = self.loader.load_configuration(self.config_name, list(choices), RunMode.RUN)
-            except (HydraException, OmegaConfBaseException, ValueError) as error:
+            except (HydraException, OmegaConfBaseException, ValueError, YAMLError) as error:
                 raise ConfigError(f"{' '.join(choices) or self.config_name}: {_reason(error)}") from error
             OmegaConf.set_struct(config, False)
             config.pop("hydra", None)

@@ -14,6 +14,7 @@ from kdbench.config.checks import (
     coerce,
     conflicts,
     hop_problems,
+    network_names,
     option_problems,
     unknown_key,
 )
@@ -29,7 +30,8 @@ class Job:
     Attributes:
         overrides: As typed, one value each.
         config: The resolved config.
-        hops: For each network with settings of its own, the resolved config under which it is trained.
+        hops: The resolved config of each network with settings of its own, by ``teacher``, ``student`` or the
+            assistant's name.
         unused: Overrides of the sweep that this arm has no key for.
     """
 
@@ -37,6 +39,10 @@ class Job:
     config: Mapping[str, Any]
     hops: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+
+    def hop(self, name: str) -> Mapping[str, Any]:
+        """The config under which a network is trained, by the names of ``hops``."""
+        return self.hops.get(name, self.config)
 
 
 def is_hydra(key: str) -> bool:
@@ -81,6 +87,8 @@ def _axes(composer: Composer, overrides: Sequence[str], multirun: bool) -> tuple
     for text in overrides:
         try:
             override = composer.parse(text)
+            if override.key_or_group == "hydra.searchpath":
+                raise ConfigError(f"{text}: give your own folder of configs with --config-dir DIR")
             if is_hydra(override.key_or_group):
                 continue
             settings = _expand(override, multirun)
@@ -114,6 +122,14 @@ def _with_data(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**config, "dataset": complete(config["dataset"], Path(config["paths"]["data"]).expanduser())}
 
 
+NEEDED_KEYS = {
+    "method": ("guidance", "criteria", "weights", "taps"),
+    "dataset": ("name", "reader", "version", "num_classes", "channels", "image_size", "budget"),
+    "optim": ("_target_", "schedule"),
+    "trainer": ("max_epochs", "batch_size", "precision"),
+}
+
+
 class _Checker:
     """Checks settings against the arms that they meet, each question once, however many jobs ask it."""
 
@@ -136,6 +152,16 @@ class _Checker:
                 self.report(error.problems)
                 self._plain[choices] = None
         return self._plain[choices]
+
+    def whole(self, choices: tuple[str, ...], plain: Mapping[str, Any]) -> bool:
+        """Whether every node has the keys that its kind needs; what a file of the user's lacks is reported."""
+        lacking = [
+            f"{group}={plain[group].get('name', '')}: its file lacks {', '.join(missing)}".replace("=:", ":")
+            for group, keys in NEEDED_KEYS.items()
+            if (missing := [key for key in keys if key not in (plain.get(group) or {})])
+        ]
+        self.report(f"{line} ({' '.join(choices)})" for line in lacking)
+        return not lacking
 
     def choices(self, settings: Iterable[Setting]) -> tuple[str, ...]:
         """The valid choices of groups among some settings; the others are reported."""
@@ -195,7 +221,7 @@ def _make_job(checker: _Checker, arm: Sequence[Setting]) -> Job | None:
     choices = checker.choices(arm)
     checker.method_conflicts(arm)
     plain = checker.plain(choices)
-    if plain is None:
+    if plain is None or not checker.whole(choices, plain):
         return None
     values, hop_settings, unused = [], [], []
     for setting in arm:
@@ -209,30 +235,48 @@ def _make_job(checker: _Checker, arm: Sequence[Setting]) -> Job | None:
             unused.append(setting.text)
     if checker.problems:
         return Job(tuple(s.text for s in arm if s.text not in unused), plain, {}, tuple(unused))
-    hops = {}
-    for name in dict.fromkeys(s.key.split(".")[1] for s in hop_settings if len(s.key.split(".")) > 2):
-        own = [hop for s in hop_settings if (hop := s.without_hop(name))]
-        if name not in chain_names(plain):
-            unused += [s.text for s in hop_settings if s.without_hop(name)]
-            continue
-        hop_choices = (*choices, *checker.choices(own))
-        if (hop_plain := checker.plain(hop_choices)) is None:
-            continue
-        hop_values = list(values)
-        for setting in own:
-            if setting.key in checker.groups:
-                continue
-            if (checked := checker.value(setting, hop_plain)) is None:
-                checker.report([f"hops.{name}.{unknown_key(setting.key, [hop_plain], checker.groups)}"])
-            else:
-                hop_values.append(checked)
-        hops[name] = composer.resolve(hop_choices, [v for v in hop_values if lookup(hop_plain, v.key)[0]])
+    hops, used = _hops(checker, choices, values, hop_settings, plain)
+    unused += [setting.text for setting in hop_settings if setting.text not in used]
     try:
         config = composer.resolve(choices, values)
     except ConfigError as error:
         checker.report(error.problems)
         return None
     return Job(tuple(s.text for s in arm if s.text not in unused), config, hops, tuple(unused))
+
+
+def _hops(
+    checker: _Checker,
+    choices: tuple[str, ...],
+    values: Sequence[Setting],
+    settings: Sequence[Setting],
+    plain: Mapping[str, Any],
+) -> tuple[dict[str, Mapping[str, Any]], set[str]]:
+    """The configs of networks with settings of their own, and the settings that some network of this arm has.
+
+    A network answers to its name, and the teacher and the student to their roles as well.
+    """
+    hops: dict[str, Mapping[str, Any]] = {}
+    used: set[str] = set()
+    for key, names in network_names(plain).items():
+        texts = [setting for setting in settings if any(setting.without_hop(name) for name in names)]
+        own = [hop for setting in texts for name in names if (hop := setting.without_hop(name))]
+        used |= {setting.text for setting in texts}
+        if not own:
+            continue
+        hop_choices = (*choices, *checker.choices(own))
+        if (hop_plain := checker.plain(hop_choices)) is None:
+            continue
+        hop_values = [value for value in values if lookup(hop_plain, value.key)[0]]
+        for setting in own:
+            if setting.key in checker.groups:
+                continue
+            if (checked := checker.value(setting, hop_plain)) is None:
+                checker.report([f"hops.{names[-1]}.{unknown_key(setting.key, [hop_plain], checker.groups)}"])
+            else:
+                hop_values.append(checked)
+        hops[key] = checker.composer.resolve(hop_choices, hop_values)
+    return hops, used
 
 
 def _report_unused(checker: _Checker, axes: Sequence[Sequence[Setting]], jobs: Sequence[Job], used: set[str]) -> None:

@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdbench.config.checks import BUDGET_KEYS
 from kdbench.config.jobs import Job
 from kdbench.config.source import NONE, ROLE_KEYS, TEACHER_KEYS
-from kdbench.core.errors import ConfigError, StoreError, nearest
-from kdbench.core.recipe import Recipe
+from kdbench.core.errors import ConfigError, Problems, StoreError, nearest
+from kdbench.core.recipe import Recipe, topological
+from kdbench.data.catalog import IDENTITY_EXCLUDES
 
 if TYPE_CHECKING:
     from kdbench.store import Store
 
-BUDGET_KEYS = ("max_epochs", "batch_size", "limit_train_batches", "precision", "layout", "clip", "ema")
-DATA_EXCLUDES = ("root", "budget")  # where data lie, and defaults of other nodes: not part of what is learned
+GENERATION = 10_000  # between the seeds of two generations: each starts from other weights, far from other replicates
 TRAIN = ("auto", "full", "head", "none")
 GUIDANCE = ("chain", "dense", "none")
 SELECT_ON = ("last", "val", "test")
@@ -74,35 +75,37 @@ class ChainBuilder:
         links: list[Link] = []
         notes: list[str] = []
         config = job.config
-        _check_values(config)
+        _check_values(job)
         for index in range(_copies(config)):
-            node = {**config["teacher"], "seed": _seed(config["teacher"], self._hop(job, "teacher")) + index}
+            node = {**config["teacher"], "seed": _seed(config["teacher"], job.hop("teacher")) + index}
             links.append(self._link("teacher", node, (), job, files))
+        if len(links) > 1 and links[0].recipe == links[1].recipe:
+            raise ConfigError(
+                f"teacher.ensemble={len(links)}: {links[0].name} is used as it is, so all would be the same"
+            )
         notes += [note for link in links[:1] if (note := _about_weights(link, config["dataset"]["num_classes"]))]
         above: list[tuple[Recipe, ...]] = [tuple(link.recipe for link in links)] if links else []
         for node in config.get("assistants", {}).values():
             if not above:
                 raise ConfigError(f"assistant {node['name']} has no teacher; choose one, or assistants=[]")
-            links.append(self._link("assistant", node, self._teachers(job, node, above), job, files))
+            links.append(self._link("assistant", node, self._teachers(job, str(node["name"]), above), job, files))
             above.append((links[-1].recipe,))
-        for _ in range(config["generations"]):
+        for generation in range(config["generations"]):
             node = config["student"]
-            links.append(self._link("student", node, self._teachers(job, node, above), job, files))
+            seed = _seed(node, job.hop("student")) + GENERATION * generation
+            teachers = self._teachers(job, "student", above)
+            links.append(self._link("student", {**node, "seed": seed}, teachers, job, files))
             above.append((links[-1].recipe,))
-        method = self._hop(job, "student", config["student"]["name"])["method"]
-        if method["guidance"] == "none" and len(links) > config["generations"]:
-            notes.append("this method learns from no teacher; the networks above the student are not trained")
-            links = [link for link in links if link.role == "student"]
-        elif not links[-1].recipe.teachers and method["guidance"] != "none" and method["criteria"]:
+        method = job.hop("student")["method"]
+        if not links[-1].recipe.teachers and method["guidance"] != "none" and method["criteria"]:
             notes.append(f"no teacher: {links[-1].name} is trained from scratch, without the method")
-        return Chain(job, tuple(links), files, tuple(notes))
+        needed = set(topological([links[-1].recipe]))
+        if unneeded := [link.name for link in links if link.recipe not in needed]:
+            notes.append(f"{', '.join(dict.fromkeys(unneeded))}: teaches nobody here, and is not trained")
+        return Chain(job, tuple(link for link in links if link.recipe in needed), files, tuple(notes))
 
-    def _hop(self, job: Job, *names: str) -> Mapping[str, Any]:
-        return next((job.hops[name] for name in names if name in job.hops), job.config)
-
-    def _teachers(self, job: Job, node: Mapping[str, Any], above: list[tuple[Recipe, ...]]) -> tuple[Recipe, ...]:
-        role = "student" if node is job.config["student"] else "assistant"
-        guidance = self._hop(job, str(node["name"]), role)["method"]["guidance"]
+    def _teachers(self, job: Job, name: str, above: list[tuple[Recipe, ...]]) -> tuple[Recipe, ...]:
+        guidance = job.hop(name)["method"]["guidance"]
         if guidance == "dense":
             return tuple(recipe for group in above for recipe in group)
         return above[-1] if above and guidance == "chain" else ()
@@ -111,7 +114,7 @@ class ChainBuilder:
         self, role: str, node: Mapping[str, Any], teachers: tuple[Recipe, ...], job: Job, files: dict[str, Path]
     ) -> Link:
         name = str(node["name"])
-        hop = self._hop(job, name, role)
+        hop = job.hop(name if role == "assistant" else role)
         if entry_id := node.get("store"):
             return Link(role, name, self._from_store(role, str(entry_id), node, hop, teachers, job))
         component = {key: value for key, value in node.items() if key not in (*ROLE_KEYS, *TEACHER_KEYS)}
@@ -123,7 +126,7 @@ class ChainBuilder:
 
     def _classes(self, role: str, node: Mapping[str, Any], component: Mapping[str, Any],
                  init: Mapping[str, Any] | None, files: Mapping[str, Path], job: Job) -> int | None:  # fmt: skip
-        if node["train"] != "auto" or role != "teacher":
+        if node["train"] not in ("auto", "none"):
             return None
         return self._classes_in_file(component, files[init["sha256"]] if init else None, job.config)
 
@@ -145,14 +148,25 @@ class ChainBuilder:
         except StoreError as error:
             raise ConfigError([f"{role}=store/{entry_id}: {problem}" for problem in error.problems]) from error
         stored = entry.recipe
-        fits = stored.data["num_classes"] == job.config["dataset"]["num_classes"]
         train = _train(role, node, True, stored.data["num_classes"], job.config["dataset"]["num_classes"])
-        if train == "none" and fits:
+        if train == "none":
             return stored
         return _recipe(stored.name, stored.network["config"], {"store": entry.digest}, train, hop, node, teachers)
 
 
-def _check_values(config: Mapping[str, Any]) -> None:
+def _check_values(job: Job) -> None:
+    """Values of which few make sense, in the job's config and in that of each network with one of its own.
+
+    Raises:
+        ConfigError: Some do not; all of them, one line each.
+    """
+    problems = Problems()
+    for config in (job.config, *job.hops.values()):
+        problems.add(*_value_problems(config))
+    problems.check()
+
+
+def _value_problems(config: Mapping[str, Any]) -> list[str]:
     checks = {
         "method.guidance": (config["method"]["guidance"], GUIDANCE),
         "select_on": (config["select_on"], SELECT_ON),
@@ -174,8 +188,14 @@ def _check_values(config: Mapping[str, Any]) -> None:
             node = node[part]
         if not isinstance(node, int) or node < least:
             problems.append(f"{key}={node}: must be at least {least}")
-    if problems:
-        raise ConfigError(problems)
+    if config["seed"] < 0:
+        problems.append(f"seed={config['seed']}: must be at least 0")
+    if isinstance(lr := config["optim"].get("lr"), int | float) and lr <= 0:
+        problems.append(f"optim.lr={lr}: must be greater than 0")
+    for name, criterion in config["method"]["criteria"].items():
+        if not isinstance(criterion, Mapping) or "_target_" not in criterion:
+            problems.append(f"method.criteria.{name}: a mapping with _target_ is expected")
+    return problems
 
 
 def _about_weights(link: Link, classes: int) -> str | None:
@@ -207,15 +227,20 @@ def _train(role: str, node: Mapping[str, Any], brings: bool, classes: int | None
     train = str(node["train"])
     if train == "auto":
         return "none" if role == "teacher" and brings and classes == wanted else "full"
-    if train == "none" and not brings:
-        raise ConfigError(f"{role}.train=none: {node['name']} has random weights; give it a checkpoint, or train it")
+    if train != "full" and not brings:
+        raise ConfigError(
+            f"{role}.train={train}: {node['name']} has random weights; give it a checkpoint, or train it all"
+        )
+    if train == "none" and classes not in (None, wanted):
+        raise ConfigError(f"{role}.train=none: the weights of {node['name']} are for {classes} classes, the data have "
+                          f"{wanted}: its new head must be trained, with train=head or train=full")  # fmt: skip
     return train
 
 
 def _recipe(name: str, component: Mapping[str, Any], init: Mapping[str, Any] | None, train: str,
             hop: Mapping[str, Any], node: Mapping[str, Any], teachers: tuple[Recipe, ...]) -> Recipe:  # fmt: skip
     used_as_is = train == "none"
-    data = {key: value for key, value in hop["dataset"].items() if key not in DATA_EXCLUDES}
+    data = {key: value for key, value in hop["dataset"].items() if key not in IDENTITY_EXCLUDES}
     if not hop["protocol"]["validation"]:
         data["val_fraction"] = 0.0
     budget = {key: hop["trainer"][key] for key in BUDGET_KEYS}

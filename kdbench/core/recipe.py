@@ -13,8 +13,16 @@ FORMAT = 1  # bump when the meaning of a recipe changes: every digest changes wi
 
 
 def canonical(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, shortest numbers, no NaN, no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    """The one JSON text of a value: sorted keys, shortest numbers (1.0 is 1), no NaN, no spaces."""
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def digest_of(value: Any) -> str:
@@ -96,7 +104,10 @@ class Recipe:
         """The path that made it, in words: ``plain6 -> plain4 -> plain2``."""
         if not self.teachers:
             return self.name
-        return f"{' + '.join(teacher.chain() for teacher in self.teachers[-1:])} -> {self.name}"
+        nearest = self.teachers[-1]
+        copies = sum(teacher.name == nearest.name for teacher in self.teachers)
+        others = "" if copies == len(self.teachers) else " (and those above)"
+        return f"{f'{copies} x ' if copies > 1 else ''}{nearest.chain()}{others} -> {self.name}"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recipe) and self.digest == other.digest

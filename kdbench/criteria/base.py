@@ -76,7 +76,3 @@ class Criterion(nn.Module):
 
     def after_step(self, progress: Progress) -> None:
         """Called after each optimiser step: averages, memory banks, schedules of its own."""
-
-    def export(self, student: nn.Module) -> nn.Module:
-        """The network to deploy; differs from ``student`` only for methods that change it."""
-        return student

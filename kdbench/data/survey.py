@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from kdbench.core.errors import ConfigError
 from kdbench.data.catalog import config_problems, locate
 from kdbench.data.cifar import read_cifar
+from kdbench.data.fashion_mnist import read_fashion_mnist
 from kdbench.data.folders import LISTERS
 from kdbench.data.labelled import TrainTest, checksum
 from kdbench.data.stl10 import read_stl10
@@ -20,6 +21,7 @@ COUNTED: Mapping[str, Callable[[Mapping[str, Any], Path | None], TrainTest]] = {
     "cifar100": read_cifar,
     "svhn": read_svhn,
     "stl10": read_stl10,
+    "fashion_mnist": read_fashion_mnist,
 }
 
 

@@ -4,7 +4,7 @@ from kdbench.models.create import create_network
 from kdbench.models.network import Network
 from kdbench.models.probe import TapRow, describe_taps, probe
 from kdbench.models.timm_registry import register_timm
-from kdbench.models.weights import classes_of, export_state, head_parameters, load_weights, read_checkpoint
+from kdbench.models.weights import classes_of, export_state, known_heads, load_weights, read_checkpoint
 
 __all__ = [
     "Network",
@@ -13,7 +13,7 @@ __all__ = [
     "create_network",
     "describe_taps",
     "export_state",
-    "head_parameters",
+    "known_heads",
     "load_weights",
     "probe",
     "read_checkpoint",

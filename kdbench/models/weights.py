@@ -59,7 +59,7 @@ def load_weights(network: Network, state: Mapping[str, Tensor], *, head: Literal
     """
     own, given = network.body.state_dict(), _aligned(network, state)
     if head == "new":
-        _heads(network)
+        known_heads(network)
         given = {key: value for key, value in given.items() if not _in_head(network, key)}
         given |= {key: value for key, value in own.items() if _in_head(network, key)}
     for what, keys in (("lack", own.keys() - given.keys()), ("have an unknown", given.keys() - own.keys())):
@@ -83,15 +83,6 @@ def classes_of(state: Mapping[str, Tensor], network: Network) -> int | None:
         return None
     weight = _aligned(network, state).get(f"{network.head.removeprefix('body.')}.weight")
     return None if weight is None else len(weight)
-
-
-def head_parameters(network: Network) -> list[nn.Parameter]:
-    """The parameters of the classifier, or of all of them: what ``train=head`` trains.
-
-    Raises:
-        ConfigError: The network's head is unknown.
-    """
-    return [parameter for path in _heads(network) for parameter in network.get_submodule(path).parameters()]
 
 
 def export_state(network: nn.Module) -> dict[str, Tensor]:
@@ -140,7 +131,12 @@ def _aligned(network: Network, state: Mapping[str, Tensor]) -> dict[str, Tensor]
     return {names.get(key, key): value for key, value in given.items()}
 
 
-def _heads(network: Network) -> tuple[str, ...]:
+def known_heads(network: Network) -> tuple[str, ...]:
+    """Paths of the classifier's modules: what ``train=head`` trains.
+
+    Raises:
+        ConfigError: They are unknown.
+    """
     if not network.heads:
         raise ConfigError(
             f"{network.name}: which module is its classifier is unknown, so that it cannot be replaced or trained alone"

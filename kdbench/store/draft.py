@@ -140,12 +140,6 @@ class Draft:
         plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
         self._write_bytes(LAST if which == "last" else BEST, save(plain))
 
-    def weights(self, which: Which) -> dict[str, Tensor]:
-        """What :meth:`write_weights` wrote."""
-        from safetensors.torch import load_file
-
-        return load_file(self.path / (LAST if which == "last" else BEST))
-
     def commit(
         self, metrics: Mapping[str, Any], history: Sequence[Mapping[str, float | None]], env: Mapping[str, Any]
     ) -> Entry:

@@ -182,3 +182,58 @@ def test_a_checkpoint_is_known_by_its_content_not_its_name(tmp_path: Path) -> No
     a, b, c = (chain(f"student.checkpoint={tmp_path / name}.pt").links[-1].recipe for name in "abc")
     assert a == b
     assert a != c
+
+
+def test_a_teacher_of_other_classes_is_never_used_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    torch.save({}, file)
+    with pytest.raises(ConfigError, match="its new head must be trained"):
+        chain(f"teacher.checkpoint={file}", "teacher.train=none", classes=7)
+    with pytest.raises(ConfigError, match="random weights"):
+        chain("student.train=head")
+
+
+def test_an_ensemble_of_one_and_the_same_network_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    torch.save({}, file)
+    with pytest.raises(ConfigError, match="would be the same"):
+        chain(f"teacher.checkpoint={file}", "teacher.ensemble=3", classes=10)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["select_on=test", "trainer.max_epochs=0", "method.guidance=bogus", "seed=-1", "optim.lr=0"],
+)
+def test_a_hop_obeys_the_same_rules(override: str) -> None:
+    with pytest.raises(ConfigError):
+        chain(f"hops.plain4.{override}")
+
+
+@pytest.mark.parametrize("name", ["plain6", "teacher", "plain4", "plain2", "student"])
+@pytest.mark.parametrize("key", ["seed=5", "optim.lr=0.07", "trainer.max_epochs=3"])
+def test_a_hop_changes_the_network_it_names(name: str, key: str) -> None:
+    index = {"plain6": 0, "teacher": 0, "plain4": 1, "plain2": 2, "student": 2}[name]
+    before, after = chain().links, chain(f"hops.{name}.{key}").links
+    changed = [old.recipe != new.recipe for old, new in zip(before, after, strict=True)]
+    assert changed == [number >= index for number in range(3)]
+
+
+def test_role_and_name_of_a_network_add_up() -> None:
+    made = chain("hops.teacher.optim.lr=0.01", "hops.plain6.trainer.max_epochs=3").links[0].recipe
+    assert made.optim is not None
+    assert (made.optim["lr"], made.epochs) == (0.01, 3)
+
+
+def test_generations_start_from_different_weights() -> None:
+    seeds = [link.recipe.seed for link in chain("teacher=none", "generations=3", "seed=4").links]
+    assert seeds == [4, 10_004, 20_004]
+
+
+def test_networks_that_teach_nobody_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    torch.save({}, file)
+    made = chain(
+        "assistants=[plain4]", f"assistants.plain4.checkpoint={file}", "assistants.plain4.train=none", classes=10
+    )
+    assert names(made) == ["plain4", "plain4 -> plain2"]
+    assert "plain6" in made.notes[0]

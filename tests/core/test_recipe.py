@@ -102,3 +102,17 @@ json_values = st.recursive(
 def test_canonical_text_is_equal_only_for_equal_values(one: Any, two: Any) -> None:
     if canonical(one) == canonical(two):
         assert one == two
+
+
+@given(st.dictionaries(st.text(), st.integers(-1000, 1000)))
+def test_whole_numbers_and_equal_floats_have_one_text(numbers: dict[str, int]) -> None:
+    assert canonical(numbers) == canonical({key: float(value) for key, value in numbers.items()})
+
+
+def test_chains_of_several_teachers_are_told_apart() -> None:
+    one, two = recipe("plain6", seed=0), recipe("plain6", seed=1)
+    assert recipe(teachers=(one, two)).chain() == "2 x plain6 -> plain2"
+    assert (
+        recipe(teachers=(one, recipe("plain4", teachers=(one,)))).chain()
+        == "plain6 -> plain4 (and those above) -> plain2"
+    )

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from kdbench.core.errors import DataError
-from kdbench.data.arrays import make_fake, read_digits, read_fashion_mnist, read_idx, resized
+from kdbench.data.arrays import make_fake, read_digits, resized
+from kdbench.data.fashion_mnist import read_fashion_mnist, read_idx
 from kdbench.data.labelled import Labelled, checksum
 
 SHAPE = {"num_classes": 7, "channels": 2, "image_size": 10, "sizes": {"train": 350, "test": 70}}

@@ -268,3 +268,58 @@ def test_a_read_only_store_serves_reads_and_refuses_to_train(run: Any, monkeypat
     assert ran.status == 1
     assert "paths.outputs" in ran.err
     assert "start" not in ran.out
+
+
+@pytest.mark.parametrize(
+    "override", ["paths.outputs=a,b", "logger=csv,tensorboard", "dry_run=true,false", "trainer.threads=1,2"]
+)
+def test_a_sweep_over_what_changes_no_network_is_refused(override: str, run: Any) -> None:
+    ran = run("-m", override)
+    assert ran.status == 2
+    assert override.split("=")[0].split(".")[0] in ran.err
+
+
+def test_the_past_of_a_stored_network_is_not_made_again(run: Any, outputs: Path) -> None:
+    run(*SHORT, "teacher=plain4")
+    (student,) = (path for path in outputs.glob("store/??/*") if '"plain2"' in (path / "recipe.json").read_text()[:900])
+    (teacher,) = (path for path in outputs.glob("store/??/*") if path != student)
+    assert run("store", "rm", teacher.name[:8]).status != 0
+    assert run("store", "rm", teacher.name[:8], "--force").status == 0
+    ran = run(*SHORT, f"teacher=store/{student.name[:8]}", "student=plain2", "seed=1")
+    assert "2 networks: 1 to train, 1 in the store" in ran.out
+
+
+def test_a_stored_teacher_that_cannot_take_the_images_is_named(run: Any, outputs: Path) -> None:
+    run(*SHORT, "teacher=none", "student=plain2")
+    (entry,) = outputs.glob("store/??/*")
+    other = ("dataset=fake", "dataset.image_size=32", "dataset.channels=3")
+    for sweep in ((), ("-m",)):
+        ran = run(*sweep, *SHORT, *other, f"teacher=store/{entry.name[:8]}", "student=plain4")
+        assert ran.status == 2
+        assert "plain2" in ran.err
+        assert "3x32x32" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("", "lacks"), ("criteriaa: {}\n", "lacks"), ("a: [1\n b: }\n", "mine")],
+    ids=["empty", "typo", "broken"],
+)
+def test_a_file_of_the_users_that_is_wrong_is_one_line(content: str, words: str, run: Any, tmp_path: Path) -> None:
+    (tmp_path / "cd" / "method").mkdir(parents=True)
+    (tmp_path / "cd" / "method" / "mine.yaml").write_text(content)
+    ran = run("--config-dir", str(tmp_path / "cd"), "method=mine")
+    assert ran.status == 2
+    assert words in ran.err
+
+
+def test_a_mistyped_command_is_recognised(run: Any) -> None:
+    ran = run("stor", "ls")
+    assert ran.status == 2
+    assert "did you mean 'store'" in ran.err
+
+
+def test_eval_refuses_what_the_recipe_settles(run: Any) -> None:
+    ran = run("eval", "abcd1234", "eval=[calibration]", "dataset=fashion_mnist", "method.temperature=9")
+    assert ran.status == 2
+    assert len(ran.err.splitlines()) == 2

@@ -23,7 +23,8 @@ EVERY_STEP = "trainer.checkpoint_every=0"
 def start(outputs: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "kdbench", f"paths.outputs={outputs}", "trainer.threads=1", *arguments]
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)  # type: ignore[call-overload]
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -74,12 +75,15 @@ def test_killed_at_random_and_resumed_ends_with_the_same_bits(tmp_path: Path) ->
 def test_a_signal_stops_promptly_and_leaves_a_resumable_state(
     signum: signal.Signals, status: int, sweep: tuple[str, ...], tmp_path: Path
 ) -> None:
-    endless = (*LONG, "trainer.max_epochs=5000", EVERY_STEP)
+    endless = (*LONG, "trainer.max_epochs=5000", "trainer.checkpoint_every=1e9")
     process = start(tmp_path, *endless, *sweep)
-    wait_for(lambda: len(checkpoints(tmp_path)) == (2 if sweep else 1), process)
+    wait_for(lambda: len(list(tmp_path.glob("store/.drafts/*/owner.json"))) == (2 if sweep else 1), process)
+    time.sleep(2)  # into the training: nothing is saved before the signal
+    assert checkpoints(tmp_path) == []
     asked = time.monotonic()
-    process.send_signal(signum)
-    code, _, err = finish(process)
+    os.killpg(process.pid, signum)  # as a terminal does: to the parent and to its workers
+    code, out, err = finish(process)
+    assert "failed" not in out
     assert code == status
     assert time.monotonic() - asked < 20
     assert "same command" in err
@@ -130,6 +134,18 @@ def test_a_killed_worker_is_named_and_the_same_sweep_trains_only_what_is_missing
     assert "1 to resume, 1 in the store" in out
 
 
+def test_a_worker_that_is_asked_to_stop_alone_does_not_hang_the_sweep(tmp_path: Path) -> None:
+    arguments = ("-m", "seed=1", "teacher=plain4", "assistants=[]", "trainer.max_epochs=5000", EVERY_STEP)
+    process = start(tmp_path, *arguments)
+    wait_for(lambda: len(checkpoints(tmp_path)) == 1, process)
+    (owner,) = tmp_path.glob("store/.drafts/*/owner.json")
+    os.kill(json.loads(owner.read_text())["pid"], signal.SIGTERM)
+    status, out, _ = finish(process)
+    assert status == 1
+    assert "stopped" in out
+    assert "its teacher plain4" in out
+
+
 def test_workers_stop_when_their_parent_is_killed(tmp_path: Path) -> None:
     process = start(tmp_path, "-m", "seed=1,2", "sweep.workers=2", *LONG, "trainer.max_epochs=5000", EVERY_STEP)
     wait_for(lambda: len(checkpoints(tmp_path)) == 2, process)
@@ -152,7 +168,7 @@ def _alive(pid: int) -> bool:
 def test_planning_imports_no_torch() -> None:
     script = (
         "import sys; from kdbench.cli import main\n"
-        "for line in (['--help'], ['--cfg', 'job'], ['dry_run=true'], ['store', 'ls'], ['-m', 'seed=1,2', 'dry_run=true']):\n"
+        "for line in (['--help'], ['--cfg', 'job'], ['store', 'ls'], ['-m', 'seed=1,2', 'dry_run=true']):\n"
         "    assert main(line) == 0, line\n"
         "    heavy = {'torch', 'pytorch_lightning', 'timm', 'wandb', 'transformers'} & set(sys.modules)\n"
         "    assert not heavy, (line, heavy)\n"
