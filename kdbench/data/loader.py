@@ -36,7 +36,6 @@ class TrainLoader:
         seed: Of the order.
         views: From :func:`kdbench.data.views.make_views`.
         view_seed: Of the views; ``None`` takes ``seed``.
-        drop_last: Leave out a last batch of fewer samples.
         limit_batches: At most so many batches per epoch; ``None`` for all.
         memory_format: Layout of the inputs.
         device: Where the split is kept and batches are made.
@@ -56,7 +55,6 @@ class TrainLoader:
         seed: int,
         views: Sequence[View] = (),
         view_seed: int | None = None,
-        drop_last: bool = False,
         limit_batches: int | None = None,
         memory_format: torch.memory_format = torch.contiguous_format,
         device: torch.device | str = "cpu",
@@ -68,8 +66,7 @@ class TrainLoader:
         self._order_seed = derive_seed(seed, "order")
         self._view_seed = derive_seed(seed if view_seed is None else view_seed, "views")
         self._memory_format = memory_format
-        used = len(split) - len(split) % max(batch_size, 1) if drop_last else len(split)
-        self._length = steps_per_epoch(used, batch_size, limit_batches)
+        self._length = steps_per_epoch(len(split), batch_size, limit_batches)
         self._step = 0
 
     def __len__(self) -> int:

@@ -97,7 +97,6 @@ def test_view_seed_is_the_seed_unless_given():
     ("count", "keys", "sizes"),
     [
         (20, {}, [8, 8, 4]),
-        (20, {"drop_last": True}, [8, 8]),
         (20, {"limit_batches": 1}, [8]),
         (20, {"limit_batches": 9}, [8, 8, 4]),
         (17, {}, [8, 8]),
@@ -110,9 +109,7 @@ def test_batches_of_an_epoch_never_end_with_a_remainder_of_one(count, keys, size
     assert len(loader) == len(sizes)
 
 
-@pytest.mark.parametrize(
-    ("count", "keys"), [(1, {}), (5, {"drop_last": True}), (5, {"limit_batches": 0}), (5, {"batch_size": 0})]
-)
+@pytest.mark.parametrize(("count", "keys"), [(1, {}), (5, {"limit_batches": 0}), (5, {"batch_size": 0})])
 def test_no_batch_at_all_is_an_error(count, keys):
     with pytest.raises(ConfigError, match="batch"):
         loader_of(count, **keys)
