@@ -37,7 +37,7 @@ def distillation_score(
         student_acc: Accuracy, from 0; shaped as ``student_size``.
         teacher_acc: Of the teacher, on the same samples and scale.
         alpha: Weight of size, 0 to 1; above 0.5 prefers small students, below it accurate ones.
-        higher_is_better: Of the accuracy. With an error or a loss in its place, the score's meaning would flip silently.
+        higher_is_better: Of the accuracy. With an error or a loss in its place the meaning would flip silently.
 
     Returns:
         0 at the unreachable ideal; negative only where the student outdoes its teacher; shaped as ``student_size``.
@@ -49,7 +49,9 @@ def distillation_score(
     Source: Alkhulaifi et al. 2021, arXiv:2007.09029 (PeerJ CS 7:e474).
     """
     if not higher_is_better:
-        raise ConfigError("distillation score: needs a metric of which more is better; give the accuracy, not the error")
+        raise ConfigError(
+            "distillation score: needs a metric of which more is better; give the accuracy, not the error"
+        )
     if not 0 <= alpha <= 1:
         raise ConfigError(f"distillation score: alpha={alpha} must lie between 0 and 1")
     for name, value in (("student_size", student_size), ("teacher_size", teacher_size), ("teacher_acc", teacher_acc)):
