@@ -94,7 +94,7 @@ def network_of(entry: Entry, role: str, store: Store) -> Network:
         digest=entry.digest,
         name=recipe.name,
         role=role,
-        chain=_chain(recipe),
+        chain=tuple(recipe.chain().split(" -> ")),
         seed=recipe.seed,
         method=None if recipe.method is None else "+".join(recipe.method["criteria"]),
         variant=variant_of(recipe),
@@ -159,10 +159,6 @@ def _recipes(store: Store, digests: Mapping[str, str]) -> Iterator[Recipe]:
     named = [entry.recipe for digest in digests if (entry := store.get(digest))]
     alone = [replace(recipe, method=None, teachers=()) for recipe in topological(named) if recipe.teachers]
     return topological([*named, *alone])
-
-
-def _chain(recipe: Recipe) -> tuple[str, ...]:
-    return (*(_chain(recipe.teachers[-1]) if recipe.teachers else ()), recipe.name)
 
 
 def _root(recipe: Recipe) -> Recipe:

@@ -35,7 +35,7 @@ def find_flags(networks: Sequence[Network], arms: Sequence[Arm]) -> tuple[str, .
 
 def chain_cost(network: Network, known: dict[str, Network], what: str) -> float:
     """A budget summed over a network and those above it, as far as they are known; ``what`` is its attribute."""
-    total, current = 0.0, network
+    total, current = 0, network
     while True:
         total += getattr(current, what)
         if (above := known.get(current.teacher_digest or "")) is None:

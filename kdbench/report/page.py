@@ -95,7 +95,7 @@ def _claims(result: StudyResult) -> str:
     for claim in result.claims:
         verdict, _, rest = claim_sentence(claim, result).partition(": ")
         style = {"supported": "supported", "not supported": "not"}.get(claim.verdict, "open")
-        items.append(f'<li class="{style}"><b>{escape(verdict)}</b> {escape(rest)}</li>')
+        items.append(f'<li class="{style}"><b>{escape(verdict)}</b> {escape(rest[:1].upper() + rest[1:])}</li>')
     return _section("What the numbers say", f'<ul class="claims">{"".join(items)}</ul>' if items else "")
 
 
@@ -105,7 +105,7 @@ def _section(title: str, content: str) -> str:
 
 def _figure(name: str, drawing: Drawing, svg: str) -> str:
     return (
-        f'<figure id="{name}"><h3>{escape(drawing.title)}</h3>'
+        f'<figure id="figure-{name}"><h3>{escape(drawing.title)}</h3>'
         f"{inlined(svg, name, drawing.caption)}<figcaption>{escape(drawing.caption)}</figcaption></figure>"
     )
 

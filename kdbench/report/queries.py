@@ -33,14 +33,15 @@ def choose_assistant(accuracies: Mapping[str, float], student: str, teacher: str
 
 
 def path_groups(result: StudyResult) -> list[Group]:
-    """All networks of one teacher's tree, each chain once; empty unless the tree branches.
+    """All networks of one teacher's tree, each chain once; empty unless several of them end in one size.
 
-    Of several teachers or methods, the tree with the most chains is taken. A chain that stands for several settings has
-    no one place in a tree, so then there is none.
+    Of several teachers or methods, the tree with the most chains is taken. Networks with several teachers stand in no
+    tree. A chain that stands for several settings has no one place in it, so then there is none.
     """
     trees: dict[tuple[str, str | None], list[Group]] = {}
+    names = {network.name for network in result.networks}
     for one in group(result.networks):
-        if len(one.first.chain) > 1:
+        if len(one.first.chain) > 1 and names.issuperset(one.first.chain):
             trees.setdefault((one.first.chain[0], one.first.method), []).append(one)
     tree = max(trees.values(), key=len, default=[])
     chains = {one.first.chain for one in tree}

@@ -18,7 +18,8 @@ class Network:
         digest: Its full name.
         name: Of its architecture, e.g. ``plain4``.
         role: ``teacher``, ``assistant`` or ``student``.
-        chain: Names from the teacher to itself; its own alone when nobody taught it.
+        chain: Names from the teacher to itself; its own alone when nobody taught it. Of several teachers, the nearest
+            path, marked as the recipe's chain marks it: ``3 x plain6``.
         seed: Its seed.
         method: The criteria, ``kd+at``; ``None`` for the task loss alone.
         variant: Digest of the recipe without its seeds: replicates share it.

@@ -40,7 +40,7 @@ def inlined(svg: str, name: str, text: str) -> str:
     body = re.sub(r"<title>.*?</title>", "", body, flags=re.DOTALL)
     body = re.sub(r' id="([^"]+)"', rf' id="{name}-\1"', body)
     body = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", body)
-    body = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", body)
+    body = re.sub(r"font-family: [^;\"]+;? ?", "", body)
     for colour, variable in COLOURS.items():
         body = body.replace(colour, f"var(--{variable})")
     box = re.search(r'viewBox="([^"]+)"', body)

@@ -33,7 +33,7 @@ class Field:
 
     heading: str
     texts: list[str]
-    values: list[float | None] | None = None
+    values: Sequence[float | None] | None = None
     notes: list[str] | None = None
     keep: int = 0
     about: str = ""
@@ -201,7 +201,7 @@ def path_table(result: StudyResult) -> list[Field]:
     answers = best_paths(groups, end.name)
     accuracies = [one.accuracy for _, one in answers]
     return [
-        Field("assistants, at most", [str(k) for k, _ in answers], [k for k, _ in answers]),
+        Field("assistants", [f"at most {k}" for k, _ in answers]),
         Field("best path", [" \u2192 ".join(one.first.chain) for _, one in answers]),
         Field("chosen by %", [f"{one.selection_accuracy:.2f}" for _, one in answers],
               [one.selection_accuracy for _, one in answers], about="validation; the test set if nothing was held out"),

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 
@@ -11,6 +12,7 @@ from kdbench.report.summary import summarise
 PARAMETERS = {"plain2": 13_082, "plain4": 37_338, "plain6": 82_778, "plain8": 327_962, "plain10": 2_487_850}
 MACS = {"plain2": 1.04e6, "plain4": 6.36e6, "plain6": 9.89e6, "plain8": 13.45e6, "plain10": 71.8e6}
 ALONE = {"plain2": 70.2, "plain4": 78.1, "plain6": 81.9, "plain8": 84.6, "plain10": 87.0}
+SOURCE = "paper: TAKD (arXiv 1902.03393) Fig. 5"
 SIZES = ("plain10", "plain8", "plain6", "plain4", "plain2")
 
 
@@ -39,29 +41,51 @@ def _name(chain: tuple[str, ...], seed: int | None = None) -> str:
     return sha256(f"{chain}{'' if seed is None else seed}".encode()).hexdigest()
 
 
-def study(seeds: tuple[int, ...] = (1, 2, 3), **changes: object) -> StudyResult:
-    """All paths from plain10, and every size alone."""
-    chains = [(SIZES[0], *middle, end) for position, end in enumerate(SIZES[1:], 1)
-              for count in range(position) for middle in itertools.combinations(SIZES[1:position], count)]  # fmt: skip
-    networks = [network(chain, seed) for chain in [*((size,) for size in SIZES), *chains] for seed in seeds]
-    finals = [("plain2",), *(chain for chain in chains if chain[-1] == "plain2")]
+def collected(chains: Sequence[tuple[str, ...]], seeds: Sequence[int] = (1, 2, 3), **changes: object) -> StudyResult:
+    """A run without a study: all of these networks, with those into the smallest one as arms."""
+    networks = [network(chain, seed) for chain in chains for seed in seeds]
+    smallest = min((chain[-1] for chain in chains), key=PARAMETERS.__getitem__)
     arms = tuple(
         Arm(" -> ".join(chain), " -> ".join(chain), chain, "kd" if len(chain) > 1 else None,
             tuple(one for one in networks if one.chain == chain))
-        for chain in finals
+        for chain in chains if chain[-1] == smallest
     )  # fmt: skip
-    direct = arms[1]
-    source = "paper: TAKD (arXiv 1902.03393) Fig. 5"
-    gains = [a.test_acc - b.test_acc for a, b in zip(arms[4].networks, direct.networks, strict=True)]
-    ours = summarise(gains)
     plain = StudyResult(
-        name="toy_paths", title="All paths from plain10 to plain2", source=source,
-        command="kdbench -m study=toy_paths seed=1,2,3", protocol="validation split held out, last epoch",
-        dataset="toy", size="full", flags=("unequal budgets: training images, whole chain 900k to 2.25M",),
+        name="toy", title="Toys", source="", command="kdbench -m seed=1,2,3",
+        protocol="validation split held out, last epoch", dataset="toy", size="full", flags=(),
         networks=tuple(networks), arms=arms,
-        comparisons=(Comparison(arms[4].name, direct.name, ours.mean, ours.low, ours.high, 0.02, 0.04, "Holm"),),
-        claims=(Claim("an assistant of intermediate size helps", arms[4].name, direct.name, 0.94, ours, "above", 1.0,
-                      "supported", source, "paper_text"),),
-        published=(Published(arms[4].name, "10 -> 4 -> 2", 73.51, None, source, "paper_text"),),
     )  # fmt: skip
     return replace(plain, **changes)  # pyright: ignore[reportArgumentType]
+
+
+def paths() -> list[tuple[str, ...]]:
+    """Every size alone, and every path from plain10: 20 chains."""
+    taught = [(SIZES[0], *middle, end) for position, end in enumerate(SIZES[1:], 1)
+              for count in range(position) for middle in itertools.combinations(SIZES[1:position], count)]  # fmt: skip
+    return [*((size,) for size in SIZES), *taught]
+
+
+def gap() -> list[tuple[str, ...]]:
+    """Every size alone, and plain2 taught directly by each larger one."""
+    return [*((size,) for size in SIZES), *((size, "plain2") for size in SIZES[:-1])]
+
+
+def study(**changes: object) -> StudyResult:
+    """All paths, with a claim, a comparison and a published value; ``size="smoke"`` and the like change it."""
+    plain = collected(paths())
+    assisted = next(arm for arm in plain.arms if arm.chain == ("plain10", "plain4", "plain2"))
+    direct = next(arm for arm in plain.arms if arm.chain == ("plain10", "plain2"))
+    ours = summarise([a.test_acc - b.test_acc for a, b in zip(assisted.networks, direct.networks, strict=True)])
+    toy = replace(
+        plain,
+        name="toy_paths",
+        title="All paths from plain10 to plain2",
+        source=SOURCE,
+        command="kdbench -m study=toy_paths seed=1,2,3",
+        flags=("unequal budgets: training images, whole chain 900k to 2.25M",),
+        comparisons=(Comparison(assisted.name, direct.name, ours.mean, ours.low, ours.high, 0.02, 0.04, "Holm"),),
+        claims=(Claim("an assistant of intermediate size helps", assisted.name, direct.name, 0.94, ours, "above", 1.0,
+                      "undecided at n=3", SOURCE, "paper_text"),),
+        published=(Published(assisted.name, "10 -> 4 -> 2", 73.51, None, SOURCE, "paper_text"),),
+    )  # fmt: skip
+    return replace(toy, **changes)  # pyright: ignore[reportArgumentType]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ MARKERS = ("o", "s", "^", "D", "v")
 COLOURS = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", BLUE: "blue", ORANGE: "orange", GREEN: "green",
            PINK: "pink", OCHRE: "ochre", GREY: "grey"}  # fmt: skip
 
-RC = {
+RC: dict[Any, Any] = {
     "figure.facecolor": PAPER, "axes.facecolor": "none", "savefig.facecolor": PAPER, "svg.fonttype": "none",
     "svg.hashsalt": "kdbench", "font.size": 9.5, "axes.titlesize": 9.5, "axes.labelsize": 9.5, "text.color": INK,
     "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,

@@ -49,8 +49,8 @@ def draw_gap(result: StudyResult) -> Drawing | None:
     name = students[0].first.name
     if alone := scratch(result, students[0].first):
         left.axhline(alone.accuracy.mean, color=GREY, linewidth=1, linestyle=":")
-        left.annotate(f"{name} alone", (0, alone.accuracy.mean), xycoords=("axes fraction", "data"), xytext=(4, 3),
-                      textcoords="offset points", color=GREY, fontsize=8)  # fmt: skip
+        left.annotate(f"{name} alone", (0.5, alone.accuracy.mean), xytext=(0, 3), textcoords="offset points",
+                      ha="center", color=GREY, fontsize=8)  # fmt: skip
     sizes_axis(left, roots)
     left.set_xlabel("teacher", color=INK)
     left.set_ylabel(f"{name}, taught: test accuracy, %", color=BLUE)

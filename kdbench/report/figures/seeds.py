@@ -14,7 +14,7 @@ def draw_seeds(result: StudyResult) -> Drawing | None:
     for row, arm in enumerate(result.arms):
         values = [network.test_acc for network in arm.networks]
         summary = summarise(values)
-        if summary.low is not None:
+        if summary.low is not None and summary.high is not None:
             axes.plot([summary.low, summary.high], [row, row], color=INK, linewidth=1.2, zorder=1)
         axes.plot([summary.mean], [row], marker="|", markersize=13, markeredgewidth=2, color=INK, zorder=3)
         axes.plot(values, [row] * len(values), linestyle="none", marker="o", color=BLUE if arm.method else GREY,
