@@ -8,7 +8,7 @@ from kdbench.cli.arguments import Parser
 from kdbench.report.collect import collect_run, find_run
 from kdbench.report.console import make_console, print_columns, print_line
 from kdbench.report.tables import arm_table, as_columns
-from kdbench.report.words import sentences
+from kdbench.report.words import plain, sentences
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     console = make_console()
     print_columns(as_columns(arm_table(result)), console)
     for line in [*(f"note: {flag}" for flag in result.flags), *sentences(result)]:
-        print_line(console, line)
+        print_line(console, plain(line))
 
     from kdbench.report.write import write_report  # needs matplotlib, a second to load
 

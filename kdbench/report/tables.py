@@ -15,7 +15,7 @@ from kdbench.report.queries import best_paths, path_groups
 from kdbench.report.results import Arm, Network, Published, StudyResult, Summary
 from kdbench.report.scores import against_parent, against_root
 from kdbench.report.summary import summarise
-from kdbench.report.words import arrows, interval_text, p_text, points, sentences, spread_text
+from kdbench.report.words import arrows, interval_text, p_text, plain, points, sentences, spread_text
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Field:
 
 
 def as_columns(fields: Sequence[Field]) -> list[Column]:
-    """For the terminal."""
-    return [Column(field.heading, field.texts, field.keep, "left" if field.values is None else "right")
-            for field in fields]  # fmt: skip
+    """For the terminal, in letters that every terminal has."""
+    return [Column(field.heading, [plain(text) for text in field.texts], field.keep,
+                   "left" if field.values is None else "right") for field in fields]  # fmt: skip
 
 
 def as_markdown(fields: Sequence[Field]) -> str:

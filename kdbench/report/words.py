@@ -10,6 +10,13 @@ def arrows(label: str) -> str:
     return label.replace(" -> ", " \u2192 ")
 
 
+def plain(text: str) -> str:
+    """The same in ASCII, for terminals and pipes of any encoding: the inverse of what this module beautifies."""
+    for beautiful, typed in (("\u2192", "->"), ("\u2212", "-"), ("\u00b1", "+-")):
+        text = text.replace(beautiful, typed)
+    return text
+
+
 def points(value: float) -> str:
     """A difference in points with its sign: ``+0.49``, ``\u22120.10``, ``0.00``."""
     text = f"{value:+.2f}"
