@@ -172,7 +172,7 @@ def network_table(networks: Iterable[Network]) -> list[Field]:
         return Field(heading, [text(value) for value in column], column)
 
     fields = [
-        Field("network", [" \u2192 ".join(one.chain) for one in rows], notes=[one.digest for one in rows]),
+        Field("network", [" \u2192 ".join(one.chain) for one in rows], notes=[one.id8 for one in rows]),
         Field("role", [network.role for network in rows]),
         numbers("seed", "seed", str),
         Field("method", [network.method or "-" for network in rows]),
@@ -186,6 +186,7 @@ def network_table(networks: Iterable[Network]) -> list[Field]:
         numbers("images", "images", count_text),
         numbers("queries", "teacher_queries", count_text),
         numbers("time", "seconds", time_text),
+        Field("digest", [one.digest for one in rows]),
     ]
     return [field for field in fields if field.told]
 
@@ -213,8 +214,8 @@ def path_table(result: StudyResult) -> list[Field]:
 def score_table(result: StudyResult) -> list[Field]:
     """Distillation scores against the root and the parent, best first at alpha = 0.5."""
     scored = sorted(against_root(result), key=lambda one: one.score(0.5))
-    parents = {one.group.first.variant: one for one in against_parent(result)}
-    above = [parents[one.group.first.variant].score(0.5) for one in scored]
+    parents = {one.group.first.variant: one.score(0.5) for one in against_parent(result)}
+    above = [parents.get(one.group.first.variant) for one in scored]
     return [
         Field("network", [one.label for one in scored]),
         Field("size %", [f"{100 * one.size:.2f}" for one in scored], [one.size for one in scored],
@@ -222,7 +223,7 @@ def score_table(result: StudyResult) -> list[Field]:
         *(Field(f"score, alpha {alpha:g}", [f"{one.score(alpha):.4f}" for one in scored],
                 [one.score(alpha) for one in scored], about="against the first network of the chain; lower is better")
           for alpha in ALPHAS),
-        Field("against parent", [f"{score:.4f}" for score in above], above,
+        Field("against parent", ["-" if score is None else f"{score:.4f}" for score in above], above,
               about="alpha 0.5, against the network that taught it"),
     ] if scored else []  # fmt: skip
 
