@@ -7,11 +7,12 @@ from html import escape
 from importlib.resources import files
 from itertools import repeat
 
+from kdbench.report.arms import arm_table
 from kdbench.report.console import count_text, time_text
 from kdbench.report.figures import Drawing
 from kdbench.report.results import StudyResult
 from kdbench.report.svg import inlined
-from kdbench.report.tables import Field, arm_table, network_table, path_table, score_table
+from kdbench.report.tables import Field, network_table, path_table, score_table
 from kdbench.report.words import claim_sentence
 
 _NUMBERS = """Accuracies are top-1, in percent, of the weights that the protocol selects; \u00b1 is the standard

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 from report_toy import collected, gap, paths, study
 
+from kdbench.report.arms import arm_records, arm_table, markdown
 from kdbench.report.flags import find_flags
 from kdbench.report.scores import against_root, one_family
-from kdbench.report.tables import arm_records, arm_table, as_csv, as_markdown, markdown, network_table, score_table
+from kdbench.report.tables import as_csv, as_markdown, network_table, score_table
 from kdbench.report.words import claim_sentence, points, sentences
 
 
