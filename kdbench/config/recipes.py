@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 GENERATION = 10_000  # between the seeds of two generations: each starts from other weights, far from other replicates
 TRAIN = ("auto", "full", "head", "none")
+CACHES = ("none", "teacher")
+CACHE_DTYPES = ("float32", "float16")
 GUIDANCE = ("chain", "dense", "none")
 SELECT_ON = ("last", "val", "test")
 
@@ -192,10 +194,27 @@ def _value_problems(config: Mapping[str, Any]) -> list[str]:
         problems.append(f"seed={config['seed']}: must be at least 0")
     if isinstance(lr := config["optim"].get("lr"), int | float) and lr <= 0:
         problems.append(f"optim.lr={lr}: must be greater than 0")
+    problems += _cache_problems(config)
     for name, criterion in config["method"]["criteria"].items():
         if not isinstance(criterion, Mapping) or "_target_" not in criterion:
             problems.append(f"method.criteria.{name}: a mapping with _target_ is expected")
     return problems
+
+
+def _cache_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    cache, classes = config["cache"], config["dataset"]["num_classes"]
+    if cache["kind"] not in CACHES:
+        yield f"cache.kind={cache['kind']}: unknown{nearest(str(cache['kind']), CACHES)}"
+    if cache["kind"] != "teacher":
+        return
+    if cache["dtype"] not in CACHE_DTYPES:
+        yield f"cache.dtype={cache['dtype']}: unknown{nearest(str(cache['dtype']), CACHE_DTYPES)}"
+    if cache["check"] < 0:
+        yield f"cache.check={cache['check']}: must be at least 0"
+    if cache["views"] is not None and cache["views"] < 1:
+        yield f"cache.views={cache['views']}: must be at least 1, or null for a fresh view in every epoch"
+    if cache["top_k"] is not None and not 1 <= cache["top_k"] < (classes or cache["top_k"] + 1):
+        yield f"cache.top_k={cache['top_k']}: must be in [1, {classes - 1}], or null for the logits of all classes"
 
 
 def _about_weights(link: Link, classes: int) -> str | None:
@@ -237,6 +256,17 @@ def _train(role: str, node: Mapping[str, Any], brings: bool, classes: int | None
     return train
 
 
+def _teaching(hop: Mapping[str, Any]) -> dict[str, Any]:
+    """How teachers answer, as far as it changes what they say: an exact cache is part of no network's identity."""
+    own, cache = hop["trainer"]["teacher_precision"], hop["cache"]
+    found = {} if own in (None, hop["trainer"]["precision"]) else {"precision": own}
+    if cache["kind"] == "none":
+        return found
+    if cache["views"] is not None and hop["dataset"]["augment"] != "none":
+        found |= {"views": cache["views"]} if cache["views"] < hop["trainer"]["max_epochs"] else {}
+    return found | {key: cache[key] for key, exact in (("dtype", "float32"), ("top_k", None)) if cache[key] != exact}
+
+
 def _recipe(name: str, component: Mapping[str, Any], init: Mapping[str, Any] | None, train: str,
             hop: Mapping[str, Any], node: Mapping[str, Any], teachers: tuple[Recipe, ...]) -> Recipe:  # fmt: skip
     used_as_is = train == "none"
@@ -249,6 +279,8 @@ def _recipe(name: str, component: Mapping[str, Any], init: Mapping[str, Any] | N
     method = None
     if (teachers or hop["method"]["guidance"] == "none") and hop["method"]["criteria"] and not used_as_is:
         method = {key: hop["method"][key] for key in ("criteria", "weights", "taps")}
+        if teachers and (teaching := _teaching(hop)):
+            method["teaching"] = teaching
     return Recipe(
         network={"name": name, "config": dict(component), "init": init, "train": train},
         data=data,
