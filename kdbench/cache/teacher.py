@@ -191,8 +191,8 @@ class CachedTeacher:
                  index: Tensor) -> None:  # fmt: skip
         self.forwards = 0
         self._cache, self._source, self._asked, self._index = cache, source, asked, index
+        self._epoch = -1
         self._current: Pass | None = None
-        self._classes = 0
         self._rows: Rows = {}
 
     def __call__(self, batch: Batch, epoch: int) -> ModelOutput:
@@ -204,17 +204,25 @@ class CachedTeacher:
         if getattr(batch, "mix", None) is not None:
             raise TrainingError("cache=teacher: images are mixed anew in every batch, so that nothing can be kept; "
                                 "use cache=none, or leave the mixing out")  # fmt: skip
-        if (asked := self._asked(epoch)) != self._current:
-            self._open(asked, self._source(epoch))
+        asked = self._asked_in(epoch)
         places = torch.searchsorted(self._index, batch.index)
         rows = {name: values[places] for name, values in self._rows.items()}
-        return ModelOutput(unpack_logits(rows, self._classes), {name: widened(rows[name]) for name in asked.taps})
+        logits = unpack_logits(rows, self._source(epoch).network.num_classes)
+        return ModelOutput(logits, {name: widened(rows[name]) for name in asked.taps})
+
+    def _asked_in(self, epoch: int) -> Pass:
+        """What is asked in an epoch, with its rows opened."""
+        if self._current is None or epoch != self._epoch:
+            self._epoch = epoch
+            if (asked := self._asked(epoch)) != self._current:
+                self._open(asked, self._source(epoch))
+                self._current = asked
+        assert self._current is not None
+        return self._current
 
     def _open(self, asked: Pass, source: Source) -> None:
         kept = self._cache.rows(asked, source)
         if kept.remark and self._current is None:  # said of the first view, said for all
             source.note(f"teacher {source.network.name} answers from a lossy cache: {kept.remark}")
         self._rows = {name: values.to(self._index.device) for name, values in kept.rows.items()}
-        self._classes = source.network.num_classes
         self.forwards += kept.shown
-        self._current = asked

@@ -181,7 +181,7 @@ def _marks(recipe: Recipe) -> tuple[str, ...]:
     marks = ["weights selected on the test set: optimistic"] if recipe.select_on == "test" else []
     if lossy := {key: value for key, value in teaching(recipe).items() if key != "precision"}:
         words = ", ".join(f"{key}={value}" for key, value in lossy.items())
-        marks.append(f"taught from a cache that is not exact: {words}")
+        marks.append(f"taught from a cache that changes the training: {words}")
     return tuple(marks)
 
 
