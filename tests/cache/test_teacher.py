@@ -176,8 +176,13 @@ def test_what_is_measured_on_is_asked_about_once_per_process(on_disk: bool, outp
 
 def test_a_stop_is_heeded_while_a_teacher_is_asked(outputs: Path) -> None:
     asking = Asking(outputs, teacher())
-    with pytest.raises(Stopped), stopping_safely():
+
+    def interrupted(positions: Tensor) -> Batch:
         os.kill(os.getpid(), signal.SIGTERM)
+        return at(positions)
+
+    asking.source = Source(asking.network, SIZE, interrupted, asking.notes.append)
+    with pytest.raises(Stopped), stopping_safely():
         asking()
     assert not list(outputs.glob("cache/??/*/*")), "neither half a file nor a lock is left"
 

@@ -23,10 +23,10 @@ PASS = 200 + 32  # of the teacher: the training set and a check
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with the teachers, with and without views."""
+    """A store with the teachers, for images as they are and for views."""
     outputs = tmp_path_factory.mktemp("taught")
     torch.set_num_threads(1)
-    for views in ((), (VIEWS,)):
+    for views in ((), (VIEWS,), (VIEWS, "dataset.view_seed=0")):
         Trainer(settings(outputs)).make(recipes(*PAIR, *views, outputs=outputs)[0], Quiet())
     return outputs
 
@@ -142,7 +142,7 @@ def test_a_teacher_can_answer_in_bf16_while_the_student_computes_in_float32(outp
     assert counted(cached) == (SEEN, PASS)
 
 
-@pytest.mark.parametrize(("precision", "words"), [("bf16", "did you mean 'bf16-mixed'"), ("16-mixed", "half")])
+@pytest.mark.parametrize(("precision", "words"), [("bf16-mix", "did you mean 'bf16-mixed'"), ("16-mixed", "half")])
 def test_a_wrong_teacher_precision_is_named(precision: str, words: str, outputs: Path) -> None:
     made = recipes(*PAIR, f"trainer.teacher_precision={precision}", outputs=outputs)
     problems, _ = check_all(made, settings(outputs))
