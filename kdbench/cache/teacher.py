@@ -193,6 +193,7 @@ class CachedTeacher:
         self._cache, self._source, self._asked, self._index = cache, source, asked, index
         self._epoch = -1
         self._current: Pass | None = None
+        self._classes = 0
         self._rows: Rows = {}
 
     def __call__(self, batch: Batch, epoch: int) -> ModelOutput:
@@ -207,8 +208,7 @@ class CachedTeacher:
         asked = self._asked_in(epoch)
         places = torch.searchsorted(self._index, batch.index)
         rows = {name: values[places] for name, values in self._rows.items()}
-        logits = unpack_logits(rows, self._source(epoch).network.num_classes)
-        return ModelOutput(logits, {name: widened(rows[name]) for name in asked.taps})
+        return ModelOutput(unpack_logits(rows, self._classes), {name: widened(rows[name]) for name in asked.taps})
 
     def _asked_in(self, epoch: int) -> Pass:
         """What is asked in an epoch, with its rows opened."""
@@ -225,4 +225,5 @@ class CachedTeacher:
         if kept.remark and self._current is None:  # said of the first view, said for all
             source.note(f"teacher {source.network.name} answers from a lossy cache: {kept.remark}")
         self._rows = {name: values.to(self._index.device) for name, values in kept.rows.items()}
+        self._classes = source.network.num_classes
         self.forwards += kept.shown

@@ -56,12 +56,13 @@ def cache_notes(found: Savings, *, kept: bool) -> list[str]:
         notes.append(f"cache=teacher: the method of {', '.join(found.live)} reads features of its teachers; those that "
                      "are maps are not kept, and their teachers are asked at every step")  # fmt: skip
     spared = found.without - found.shown
-    if spared > 0 and (kept or spared > WORTH_A_LINE * found.without):
-        notes.append(f"cache=teacher {'shows' if kept else 'would show'} teachers {count_text(found.shown)} samples "
-                     f"instead of {count_text(found.without)}, for {count_text(found.bytes)}B on disk")  # fmt: skip
-    elif kept and found.without:
-        notes.append("cache=teacher spares nothing here: each student sees views of its own, each of them once; share "
-                     "them in a sweep with dataset.view_seed=0, or cycle through some with cache.views=4")  # fmt: skip
+    if found.without and (kept or spared > WORTH_A_LINE * found.without):
+        hint = "" if spared > 0 else ("; it spares nothing here: augmented views are shared in a sweep by "
+                                      "dataset.view_seed=0, or cycled through with cache.views=4")  # fmt: skip
+        notes.append(
+            f"cache=teacher {'shows' if kept else 'would show'} teachers {count_text(found.shown)} samples instead of "
+            f"{count_text(found.without)}, for {count_text(found.bytes)}B on disk{hint}"
+        )
     return notes
 
 

@@ -44,7 +44,7 @@ def test_the_plan_says_what_a_cache_would_spare_and_what_it_does(run: Any) -> No
         (["cache=teachr"], ["cache=teachr: unknown", "'teacher'"]),
         (["cache=teacher", "cache.views=0"], ["cache.views=0", "at least 1"]),
         (["cache=teacher", "cache.top_k=10"], ["cache.top_k=10", "[1, 9]"]),
-        (["cache=teacher", "cache.dtype=float8"], ["cache.dtype=float8", "float16"]),
+        (["cache=teacher", "cache.dtype=float8"], ["cache.dtype=float8: unknown", "float"]),
         (["cache=teacher", "cache.views=few"], ["cache.views=few", "whole number"]),
         (["cache.views=4"], ["cache.views"]),
         (["trainer.teacher_precision=bf16-mix"], ["trainer.teacher_precision=bf16-mix", "'bf16-mixed'"]),
