@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdbench.cache.savings import savings
 from kdbench.cli.hydra_app import hydra_app
 from kdbench.cli.report import show_report
-from kdbench.cli.show import Live, show_plan, show_results, write_run
-from kdbench.config.checks import BUDGET_KEYS
+from kdbench.cli.show import Live, cache_notes, show_plan, show_results, write_run
+from kdbench.config.checks import TRAINER_KEYS
 from kdbench.config.compose import Composer
 from kdbench.config.jobs import Job, is_hydra, make_jobs, with_data
 from kdbench.config.recipes import Chain, ChainBuilder
@@ -117,7 +118,7 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool, command: str = "") -> Resul
     chains = _chains(jobs, store)
     _check_surroundings(chains)
     plan = make_plan(chains, store)
-    show_plan(plan)
+    show_plan(plan, cache_notes(savings(plan.missing), kept=config["cache"]["kind"] == "teacher"))
     if config["dry_run"]:
         return Result(DONE, plan, store)
     workers = config["sweep"]["workers"] if multirun else 1
@@ -165,10 +166,11 @@ def _check_common(jobs: Sequence[Job]) -> None:
 
 def _common(job: Job) -> dict[str, Any]:
     config = job.config
-    trainer = {f"trainer.{key}": value for key, value in config["trainer"].items() if key not in BUDGET_KEYS}
+    trainer = {f"trainer.{key}": value for key, value in config["trainer"].items() if key not in TRAINER_KEYS}
     name, root = config["dataset"]["name"], config["dataset"]["root"]
     shared = {key: config.get(key, {}) for key in ("paths", "logger", "sweep", "trust", "dry_run")}
-    return {**trainer, **shared, f"dataset.root (of dataset.name={name})": root}
+    cache = {f"cache.{key}": config["cache"].get(key) for key in ("kind", "check")}
+    return {**trainer, **cache, **shared, f"dataset.root (of dataset.name={name})": root}
 
 
 def _check_surroundings(chains: Sequence[Chain]) -> None:
