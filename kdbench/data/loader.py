@@ -86,17 +86,18 @@ class TrainLoader:
         self._step = (epoch + 1) * len(self)
         started = perf_counter()
         order = shuffled(self._order_seed, epoch, self._split.index)
+        keys = sample_keys(self._view_seed, epoch, self._split.index)
         for number in range(offset, len(self)):
-            batch = self._batch(order[number * self._batch_size : (number + 1) * self._batch_size], epoch)
+            batch = self._batch(order[number * self._batch_size : (number + 1) * self._batch_size], keys)
             self.seconds += perf_counter() - started
             yield batch
             started = perf_counter()
 
-    def _batch(self, positions: Tensor, epoch: int) -> Batch:
-        index = self._split.index[positions]
-        keys = sample_keys(self._view_seed, epoch, index)
-        images = apply_views(self._views, self._split.images[positions], keys)
-        return Batch(_pixels(images, self._memory_format), self._split.labels[positions], index)
+    def _batch(self, positions: Tensor, keys: Tensor) -> Batch:
+        # Channels last, as they lie in memory, index_select copies whole images; an indexing expression copies pixels.
+        images = self._split.images.permute(0, 2, 3, 1).index_select(0, positions).permute(0, 3, 1, 2)
+        views = apply_views(self._views, images, keys[positions])
+        return Batch(_pixels(views, self._memory_format), self._split.labels[positions], self._split.index[positions])
 
 
 class EvalLoader:
