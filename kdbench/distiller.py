@@ -175,8 +175,8 @@ class Distiller(pl.LightningModule):
         """Adds the batch to the epoch's averages, on the device: nothing is read back before the epoch ends."""
         correct = (logits.argmax(1) == target).sum()
         size = len(target)
-        means = torch.stack([loss.detach(), *(terms[name].detach() for name in self._schedules)]).double()
-        self._sums += torch.cat([means[:1] * size, correct.double().reshape(1), means[1:] * size])
+        means = torch.stack([loss, *(terms[name] for name in self._schedules)]).double() * size
+        self._sums.add_(torch.cat([means[:1], correct.reshape(1), means[1:]]))  # += would go through the module tree
         self._seen += size
 
     def epoch_averages(self) -> dict[str, float]:
