@@ -43,9 +43,11 @@ def _frozen(network: nn.Module) -> nn.Module:
 class _Reader:
     """One network as the criteria see it: of one forward pass, each gets its own taps, in its own order."""
 
-    def __init__(self, network: nn.Module, taps: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, network: nn.Module, taps: Mapping[str, Sequence[str]], compile_mode: str | None = None) -> None:
         self._own = {criterion: expand_taps(network, names) for criterion, names in taps.items()}
         self._read = TapReader(network, [name for names in self._own.values() for name in names])
+        if compile_mode is not None:  # here alone: whoever measures the network, runs it as it is
+            self._read.network = torch.compile(network, mode=compile_mode)
 
     def __call__(self, inputs: Tensor) -> ModelOutput:
         return self._read(inputs)
@@ -73,6 +75,7 @@ class Distiller(pl.LightningModule):
         only: Module paths of the parts to train while everything else stays frozen; empty trains all.
         ema: Decay per step of a moving average of the weights, in (0, 1), reached by ``(1 + step) / (10 + step)`` so
             that the random start is forgotten; ``None`` keeps none.
+        compile_mode: Of ``torch.compile`` for the student's forward and backward pass; ``None`` does not compile.
         trusted: Packages of the user's, whose optimisers may be used.
     """
 
@@ -92,6 +95,7 @@ class Distiller(pl.LightningModule):
         seed: int,
         only: Sequence[str] = (),
         ema: float | None = None,
+        compile_mode: str | None = None,
         trusted: Sequence[str] = (),
     ) -> None:
         super().__init__()
@@ -105,7 +109,7 @@ class Distiller(pl.LightningModule):
             student.get_submodule(path).requires_grad_(True)
         self._teachers = tuple(_frozen(teacher) for teacher in teachers)
         sides = {side: {name: both[side] for name, both in (taps or {}).items()} for side in ("student", "teacher")}
-        self._student_reader = _Reader(student, sides["student"])
+        self._student_reader = _Reader(student, sides["student"], compile_mode)
         self._teacher_readers = tuple(_Reader(teacher, sides["teacher"]) for teacher in self._teachers)
         self._schedules = {name: make_schedule(name, value) for name, value in weights.items()}
         self._optim, self._trusted = optim, trusted

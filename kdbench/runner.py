@@ -25,6 +25,7 @@ from kdbench.data.load import DataSplits, ImageSplit
 from kdbench.data.loader import EvalLoader, TrainLoader
 from kdbench.data.views import make_views
 from kdbench.fit import AUTOCAST, Loop, Observer, Record, fit
+from kdbench.kernels import kernel_problems, matmul_precision
 from kdbench.metrics.cost import count_macs, count_parameters, latency
 from kdbench.metrics.evaluate import evaluate
 from kdbench.models.network import Network
@@ -104,7 +105,7 @@ class Trainer:
         wait = (
             None if on_wait is None else lambda owner: on_wait(f"process {owner.pid}" if owner else "another process")
         )
-        with self.settings.store.draft(recipe, on_wait=wait) as draft:
+        with self.settings.store.draft(recipe, on_wait=wait) as draft, matmul_precision(recipe.budget["matmul"]):
             return draft.entry or self._train(recipe, draft, observer)
 
     def _train(self, recipe: Recipe, draft: Draft, observer: Observer) -> Entry:
@@ -220,7 +221,7 @@ def _observed(recipe: Recipe, measure: Mapping[str, Callable[..., dict[str, floa
 
 def _check_budget(recipe: Recipe, device: torch.device) -> None:
     budget = recipe.budget
-    problems = []
+    problems = kernel_problems(budget)
     if budget["precision"] == "16-mixed" and device.type == "cpu":
         problems.append("trainer.precision=16-mixed: CPUs have no half precision; use bf16-mixed")
     if budget["precision"] not in AUTOCAST:

@@ -176,6 +176,7 @@ class Builder:
             seed=recipe.seed,
             only=known_heads(student) if recipe.network["train"] == "head" else (),
             ema=recipe.budget["ema"],
+            compile_mode=recipe.budget["compile"],
             trusted=self._trusted,
         )
 
