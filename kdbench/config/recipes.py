@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdbench.config.cache import cache_problems, teaching_of
 from kdbench.config.checks import BUDGET_KEYS
 from kdbench.config.jobs import Job
 from kdbench.config.source import NONE, ROLE_KEYS, TEACHER_KEYS
@@ -192,6 +193,7 @@ def _value_problems(config: Mapping[str, Any]) -> list[str]:
         problems.append(f"seed={config['seed']}: must be at least 0")
     if isinstance(lr := config["optim"].get("lr"), int | float) and lr <= 0:
         problems.append(f"optim.lr={lr}: must be greater than 0")
+    problems += cache_problems(config)
     for name, criterion in config["method"]["criteria"].items():
         if not isinstance(criterion, Mapping) or "_target_" not in criterion:
             problems.append(f"method.criteria.{name}: a mapping with _target_ is expected")
@@ -248,10 +250,12 @@ def _recipe(name: str, component: Mapping[str, Any], init: Mapping[str, Any] | N
         data["val_fraction"] = 0.0
     budget = {key: hop["trainer"][key] for key in BUDGET_KEYS}
     if used_as_is:
-        budget.update(max_epochs=0, batch_size=0, limit_train_batches=None, clip=None, ema=None)
+        budget.update(max_epochs=0, batch_size=0, limit_train_batches=None, clip=None, ema=None, compile=None)
     method = None
     if (teachers or hop["method"]["guidance"] == "none") and hop["method"]["criteria"] and not used_as_is:
         method = {key: hop["method"][key] for key in ("criteria", "weights", "taps")}
+        if teachers and (teaching := teaching_of(hop)):
+            method["teaching"] = teaching
     return Recipe(
         network={"name": name, "config": dict(component), "init": init, "train": train},
         data=data,

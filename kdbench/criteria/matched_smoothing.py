@@ -60,7 +60,7 @@ class MatchedSmoothing(Criterion):
 
     def forward(self, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch) -> dict[str, Tensor]:
         """The term ``matched_smoothing``, a scalar in nats; several teachers count as their ensemble."""
-        logits = ensemble_logits([teacher.logits for teacher in teachers], temperature=self.temperature)
+        logits = ensemble_logits([teacher.logits.detach() for teacher in teachers], temperature=self.temperature)
         log_q = without_dark_knowledge(log_probabilities(logits, self.temperature), batch.target)
         divergence = kl_divergence(log_q, log_probabilities(student.logits, self.temperature))
         return {"matched_smoothing": self.temperature**2 * divergence.mean()}

@@ -23,7 +23,7 @@ def published_of(result: StudyResult, arm: Arm) -> Published | None:
 
 def arm_records(result: StudyResult) -> list[dict[str, Any]]:
     """One flat record per arm, every number as it is, ``None`` where unknown: the rows of ``table.csv``."""
-    compared = {comparison.arm: comparison for comparison in result.comparisons}
+    compared = {one.arm: one for one in reversed(result.comparisons)}  # of several references the first
     known = {network.digest: network for network in result.networks}
     return [
         {
@@ -108,7 +108,7 @@ def arm_table(result: StudyResult) -> list[Field]:
 
 def _results(result: StudyResult) -> list[Field]:
     labels = {arm.name: arrows(arm.label) for arm in result.arms}
-    compared = {comparison.arm: comparison for comparison in result.comparisons}
+    compared = {one.arm: one for one in reversed(result.comparisons)}  # of several references the first
     tests = [summarise([network.test_acc for network in arm.networks]) for arm in result.arms]
     against = [compared.get(arm.name) for arm in result.arms]
     values = [published_of(result, arm) for arm in result.arms]
