@@ -49,9 +49,11 @@ def _in_float32(output: ModelOutput) -> ModelOutput:
 class _Reader:
     """One network as the criteria see it: of one forward pass, each gets its own taps, in its own order."""
 
-    def __init__(self, network: nn.Module, taps: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, network: nn.Module, taps: Mapping[str, Sequence[str]], compile_mode: str | None = None) -> None:
         self._own = {criterion: expand_taps(network, names) for criterion, names in taps.items()}
         self._read = TapReader(network, [name for names in self._own.values() for name in names])
+        if compile_mode is not None:  # here alone: whoever measures the network, runs it as it is
+            self._read.network = torch.compile(network, mode=compile_mode)
 
     def __call__(self, inputs: Tensor) -> ModelOutput:
         return self._read(inputs)
@@ -96,6 +98,7 @@ class Distiller(pl.LightningModule):
             ``None`` for the student's.
         ema: Decay per step of a moving average of the weights, in (0, 1), reached by ``(1 + step) / (10 + step)`` so
             that the random start is forgotten; ``None`` keeps none.
+        compile_mode: Of ``torch.compile`` for the student's forward and backward pass; ``None`` does not compile.
         trusted: Packages of the user's, whose optimisers may be used.
     """
 
@@ -117,6 +120,7 @@ class Distiller(pl.LightningModule):
         recalls: Sequence[Recall | None] = (),
         teacher_precision: str | None = None,
         ema: float | None = None,
+        compile_mode: str | None = None,
         trusted: Sequence[str] = (),
     ) -> None:
         super().__init__()
@@ -130,7 +134,7 @@ class Distiller(pl.LightningModule):
             student.get_submodule(path).requires_grad_(True)
         self._teachers = tuple(_frozen(teacher) for teacher in teachers)
         sides = {side: {name: both[side] for name, both in (taps or {}).items()} for side in ("student", "teacher")}
-        self._student_reader = _Reader(student, sides["student"])
+        self._student_reader = _Reader(student, sides["student"], compile_mode)
         self._teacher_readers = tuple(_Reader(teacher, sides["teacher"]) for teacher in self._teachers)
         self._recalls = tuple(recalls) or (None,) * len(self._teachers)
         self._teacher_precision = teacher_precision
@@ -221,8 +225,8 @@ class Distiller(pl.LightningModule):
         """Adds the batch to the epoch's averages, on the device: nothing is read back before the epoch ends."""
         correct = (logits.argmax(1) == target).sum()
         size = len(target)
-        means = torch.stack([loss.detach(), *(terms[name].detach() for name in self._schedules)]).double()
-        self._sums += torch.cat([means[:1] * size, correct.double().reshape(1), means[1:] * size])
+        means = torch.stack([loss, *(terms[name] for name in self._schedules)]).double() * size
+        self._sums.add_(torch.cat([means[:1], correct.reshape(1), means[1:]]))  # += would go through the module tree
         self._seen += size
 
     def epoch_averages(self) -> dict[str, float]:

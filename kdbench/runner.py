@@ -29,6 +29,7 @@ from kdbench.data.loader import EvalLoader, TrainLoader
 from kdbench.data.views import make_views
 from kdbench.distiller import AUTOCAST
 from kdbench.fit import Loop, Observer, Record, fit
+from kdbench.kernels import kernel_problems, matmul_precision
 from kdbench.metrics.cost import count_macs, count_parameters, latency
 from kdbench.metrics.evaluate import evaluate
 from kdbench.models.network import Network
@@ -115,7 +116,7 @@ class Trainer:
         wait = (
             None if on_wait is None else lambda owner: on_wait(f"process {owner.pid}" if owner else "another process")
         )
-        with self.settings.store.draft(recipe, on_wait=wait) as draft:
+        with self.settings.store.draft(recipe, on_wait=wait) as draft, matmul_precision(recipe.budget["matmul"]):
             return draft.entry or self._train(recipe, draft, observer)
 
     def _train(self, recipe: Recipe, draft: Draft, observer: Observer) -> Entry:
@@ -241,7 +242,7 @@ def _observed(recipe: Recipe, measure: Mapping[str, Measure]) -> dict[str, Measu
 
 def _check_budget(recipe: Recipe, device: torch.device) -> None:
     budget = recipe.budget
-    problems = []
+    problems = kernel_problems(budget)
     precisions = {"precision": budget["precision"], "teacher_precision": teaching(recipe).get("precision", "32-true")}
     for key, precision in precisions.items():
         if precision == "16-mixed" and device.type == "cpu":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.config.recipes import Chain
+from kdbench.config.studies import NONE
 from kdbench.core.recipe import digest_of
 from kdbench.store import Store
 
@@ -68,7 +69,8 @@ def run_name(chains: Sequence[Chain], *, multirun: bool) -> str:
     """A folder name made of what is run, never of a number: the same command finds its folder again."""
     students = [chain.links[-1].recipe for chain in chains]
     if multirun:
-        return f"sweep-{digest_of([recipe.digest for recipe in students])[:8]}"
+        study = chains[0].job.config["study"]["name"]
+        return f"{'sweep' if study == NONE else study}-{digest_of([recipe.digest for recipe in students])[:8]}"
     return f"{'-'.join(dict.fromkeys(link.name for link in chains[0].links))}-{students[0].digest[:8]}"
 
 
@@ -99,5 +101,6 @@ def make_settings(chains: Sequence[Chain], *, workers: int, multirun: bool) -> S
         cache=config["cache"]["kind"] == "teacher",
         cache_check=config["cache"].get("check", 32),
         loggers=config.get("logger", {}),
+        project="kdbench" if config["study"]["name"] == NONE else config["study"]["name"],
         group=name,
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdbench.cli.arguments import Parser
-from kdbench.report.collect import collect_run, find_run
+from kdbench.report.collect import find_run
 from kdbench.report.console import make_console, print_columns, print_line
 from kdbench.report.tables import arm_table, as_columns
 from kdbench.report.words import plain, sentences
@@ -19,8 +19,20 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--outputs", type=Path, default=Path(os.environ.get("KDBENCH_OUTPUTS", "outputs")),
                         help="the folder of paths.outputs (default: KDBENCH_OUTPUTS or ./outputs)")  # fmt: skip
     given = parser.parse_args(list(arguments))
-    outputs = given.outputs.expanduser()
-    result = collect_run(find_run(outputs, given.run))
+    show_report(find_run(given.outputs.expanduser(), given.run))
+    return 0
+
+
+def show_report(folder: Path) -> None:
+    """Prints and writes the report of a run folder.
+
+    Raises:
+        ConfigError: Nothing of it can be reported.
+        StoreError: A network of it is damaged.
+    """
+    from kdbench.study import collect
+
+    result = collect(folder)
     console = make_console()
     print_columns(as_columns(arm_table(result)), console)
     for line in [*(f"note: {flag}" for flag in result.flags), *sentences(result)]:
@@ -28,5 +40,5 @@ def main(arguments: Sequence[str]) -> int:
 
     from kdbench.report.write import write_report  # needs matplotlib, a second to load
 
+    outputs = folder.resolve().parent.parent
     print_line(console, f"page: {write_report(result, outputs / 'reports' / result.name)}")
-    return 0

@@ -186,12 +186,21 @@ def _marks(recipe: Recipe) -> tuple[str, ...]:
     return tuple(marks)
 
 
-def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings) -> None:
-    """Writes ``run.json`` (jobs, networks, outcomes) and one text file for each failure, into the run's folder."""
+def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings, command: str) -> None:
+    """Writes ``run.json`` (jobs, networks, outcomes) and one text file for each failure, into the run's folder.
+
+    Args:
+        plan: What was planned.
+        outcomes: What came of it.
+        settings: Where to write.
+        command: What was typed; empty if nobody typed it.
+    """
     folder = settings.run_dir
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [
         {
+            "arm": chain.job.arm,
+            "protocol": chain.job.config["protocol"]["name"],
             "overrides": list(chain.job.overrides),
             "unused": list(chain.job.unused),
             "networks": [{"role": link.role, "name": link.name, "digest": link.recipe.digest} for link in chain.links],
@@ -200,7 +209,8 @@ def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings) -
     ]
     ended = {digest: outcomes.get(digest, IN_STORE) for digest in plan.nodes}
     statuses = {digest: {"status": outcome.status, "reason": outcome.reason} for digest, outcome in ended.items()}
-    (folder / "run.json").write_text(json.dumps({"jobs": jobs, "networks": statuses}, indent=1) + "\n")
+    record = {"command": command, "study": plan.chains[0].job.config["study"], "jobs": jobs, "networks": statuses}
+    (folder / "run.json").write_text(json.dumps(record, indent=1) + "\n")
     for digest, outcome in outcomes.items():
         record = folder / "failures" / f"{plan.nodes[digest].recipe.name}-{digest[:8]}.txt"
         if outcome.status == "failed":

@@ -178,6 +178,7 @@ class Builder:
             recalls=recalls,
             teacher_precision=method.get("teaching", {}).get("precision"),
             ema=recipe.budget["ema"],
+            compile_mode=recipe.budget["compile"],
             trusted=self._trusted,
         )
 

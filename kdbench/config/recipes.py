@@ -250,7 +250,7 @@ def _recipe(name: str, component: Mapping[str, Any], init: Mapping[str, Any] | N
         data["val_fraction"] = 0.0
     budget = {key: hop["trainer"][key] for key in BUDGET_KEYS}
     if used_as_is:
-        budget.update(max_epochs=0, batch_size=0, limit_train_batches=None, clip=None, ema=None)
+        budget.update(max_epochs=0, batch_size=0, limit_train_batches=None, clip=None, ema=None, compile=None)
     method = None
     if (teachers or hop["method"]["guidance"] == "none") and hop["method"]["criteria"] and not used_as_is:
         method = {key: hop["method"][key] for key in ("criteria", "weights", "taps")}

@@ -71,6 +71,7 @@ class TrainLoader:
         self._memory_format = memory_format
         self._length = steps_per_epoch(len(split), batch_size, limit_batches)
         self._step = 0
+        self._keys_of, self._epoch_keys = -1, split.index  # of no epoch yet
 
     def __len__(self) -> int:
         """Steps per epoch."""
@@ -102,10 +103,17 @@ class TrainLoader:
 
     def at(self, positions: Tensor, epoch: int) -> Batch:
         """The samples at these positions of the split, as they look in ``epoch``."""
-        index = self._split.index[positions]
-        keys = sample_keys(self._view_seed, epoch if self._cycle is None else epoch % self._cycle, index)
-        images = apply_views(self._views, self._split.images[positions], keys)
-        return Batch(_pixels(images, self._memory_format), self._split.labels[positions], index)
+        # Channels last, as they lie in memory, index_select copies whole images; an indexing expression copies pixels.
+        images = self._split.images.permute(0, 2, 3, 1).index_select(0, positions).permute(0, 3, 1, 2)
+        views = apply_views(self._views, images, self._keys(epoch)[positions])
+        return Batch(_pixels(views, self._memory_format), self._split.labels[positions], self._split.index[positions])
+
+    def _keys(self, epoch: int) -> Tensor:
+        """Of every sample in an epoch, made once for all its batches."""
+        epoch = epoch if self._cycle is None else epoch % self._cycle
+        if epoch != self._keys_of:
+            self._keys_of, self._epoch_keys = epoch, sample_keys(self._view_seed, epoch, self._split.index)
+        return self._epoch_keys
 
 
 class EvalLoader:

@@ -12,33 +12,52 @@ from kdbench.report.results import Network, StudyResult, Summary
 _FAR = 1000.0  # beyond the 97.5 % point of Student's t for every number of degrees of freedom
 
 
-def student_t(df: int) -> float:
-    r"""The 97.5 % point of Student's t distribution, which makes 95 % intervals.
-
-    The probability between -t and t is a finite sum in :math:`\theta = \arctan(t / \sqrt{df})`, inverted by bisection.
+def within(t: float, df: int) -> float:
+    r"""Probability that Student's t lies between -t and t: a finite sum in :math:`\theta = \arctan(t / \sqrt{df})`.
 
     Args:
+        t: At least 0.
         df: Degrees of freedom, at least 1.
 
     Source: Abramowitz & Stegun, 26.7.3 and 26.7.4.
     """
+    theta = math.atan(t / math.sqrt(df))
+    odd = df % 2
+    term = math.cos(theta) if odd else 1.0
+    total = 0.0
+    for k in range(1 + odd, df, 2):  # k = 2, 4, ... (odd df) or 1, 3, ... (even df)
+        total += term
+        term *= math.cos(theta) ** 2 * k / (k + 1)
+    inner = math.sin(theta) * total
+    return 2 / math.pi * (theta + inner) if odd else inner
 
-    def within(t: float) -> float:
-        theta = math.atan(t / math.sqrt(df))
-        odd = df % 2
-        term = math.cos(theta) if odd else 1.0
-        total = 0.0
-        for k in range(1 + odd, df, 2):  # k = 2, 4, ... (odd df) or 1, 3, ... (even df)
-            total += term
-            term *= math.cos(theta) ** 2 * k / (k + 1)
-        inner = math.sin(theta) * total
-        return 2 / math.pi * (theta + inner) if odd else inner
 
+def student_t(df: int) -> float:
+    """The 97.5 % point of Student's t distribution, which makes 95 % intervals; by bisection of :func:`within`."""
     low, high = 0.0, _FAR
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if within(middle) < 0.95 else (low, middle)
+        low, high = (middle, high) if within(middle, df) < 0.95 else (low, middle)
     return high
+
+
+def paired_p_value(differences: Sequence[float]) -> float | None:
+    """Two-sided p value of the paired t test: of differences as large as these, were there none.
+
+    Assumes that the differences over seeds are about normal.
+
+    Args:
+        differences: Of two arms, seed by seed.
+
+    Returns:
+        In [0, 1]; ``None`` for fewer than two seeds. Differences that are all the same have 0, or 1 if they are 0.
+    """
+    if len(differences) < 2:
+        return None
+    mean, sd = statistics.fmean(differences), statistics.stdev(differences)
+    if sd == 0:
+        return float(mean == 0)
+    return 1 - within(abs(mean) / (sd / math.sqrt(len(differences))), len(differences) - 1)
 
 
 def summarise(values: Sequence[float]) -> Summary:
