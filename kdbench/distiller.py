@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from kdbench.core.clock import Clock
+from kdbench.core.ranks import Share, rank
 from kdbench.core.schedules import make_schedule
 from kdbench.core.seeds import derive_seed
 from kdbench.core.taps import TapReader, expand_taps
@@ -34,6 +35,16 @@ def task_loss(logits: Tensor, target: Tensor) -> Tensor:
         Scalar in nats, float32.
     """
     return F.cross_entropy(logits.float(), target)
+
+
+def _terms(
+    criterion: Criterion, student: ModelOutput, teachers: Sequence[ModelOutput], share: Share
+) -> dict[str, Tensor]:
+    """The criterion's terms of the whole batch, the same on every rank."""
+    if not criterion.per_sample:
+        return criterion(share.gather_output(student), [share.gather_output(each) for each in teachers], share.batch)
+    with share.statistics():
+        return {name: share.mean(term) for name, term in criterion(student, teachers, share.own).items()}
 
 
 def _frozen(network: nn.Module) -> nn.Module:
@@ -74,6 +85,7 @@ class Distiller(pl.LightningModule):
         ema: Decay per step of a moving average of the weights, in (0, 1), reached by ``(1 + step) / (10 + step)`` so
             that the random start is forgotten; ``None`` keeps none.
         trusted: Packages of the user's, whose optimisers may be used.
+        synchronised: On several devices: whether BatchNorm takes its statistics over the whole batch.
     """
 
     _sums: Tensor
@@ -93,6 +105,7 @@ class Distiller(pl.LightningModule):
         only: Sequence[str] = (),
         ema: float | None = None,
         trusted: Sequence[str] = (),
+        synchronised: bool = True,
     ) -> None:
         super().__init__()
         self.student = student
@@ -108,7 +121,7 @@ class Distiller(pl.LightningModule):
         self._student_reader = _Reader(student, sides["student"])
         self._teacher_readers = tuple(_Reader(teacher, sides["teacher"]) for teacher in self._teachers)
         self._schedules = {name: make_schedule(name, value) for name, value in weights.items()}
-        self._optim, self._trusted = optim, trusted
+        self._optim, self._trusted, self._synchronised = optim, trusted, synchronised
         self._steps_per_epoch, self._max_epochs, self._seed = steps_per_epoch, max_epochs, seed
         self._averages = ("loss", "acc", *(f"term/{name}" for name in self._schedules))
         self.register_buffer("_sums", torch.zeros(len(self._averages), dtype=torch.float64), persistent=False)
@@ -140,35 +153,40 @@ class Distiller(pl.LightningModule):
         return Progress(self.global_step, self._steps_per_epoch * self._max_epochs, self._steps_per_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Weighted sum of the terms on one batch, a scalar."""
+        """Weighted sum of the terms on one batch, a scalar; of several devices each has it of all rows."""
         progress = self.progress()
-        self._reseed(progress.step)
-        teachers = self._ask_teachers(batch)
-        student = self._student_reader(batch.inputs)
-        terms = {TASK: task_loss(student.logits, batch.target)}
+        share = Share(batch, synchronised=self._synchronised)
+        self._reseed(progress.step, *([rank()] if share.divided else []))
+        teachers = self._ask_teachers(share)
+        with share.statistics():
+            student = self._student_reader(share.own.inputs)
+        logits = share.gather(student.logits)
+        terms = {TASK: task_loss(logits, batch.target)}
+        if share.divided:
+            self._reseed(progress.step)  # networks draw for their own rows, criteria the same on every rank
         for name, criterion in self.criteria.items():
             own = self._student_reader.share(name, student)
             others = [
                 reader.share(name, output) for reader, output in zip(self._teacher_readers, teachers, strict=True)
             ]
-            terms.update(criterion(own, others, batch))
+            terms.update(_terms(criterion, own, others, share))
         weighted = [schedule(progress) * terms[name] for name, schedule in self._schedules.items()]
         loss = torch.stack(weighted).sum()
-        self._record(loss, terms, student.logits, batch.target)
+        self._record(loss, terms, logits, batch.target)
         return loss
 
-    def _reseed(self, step: int) -> None:
-        seed = derive_seed(self._seed, "step", step)
+    def _reseed(self, step: int, *rank: int) -> None:
+        seed = derive_seed(self._seed, "step", step, *rank)
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def _ask_teachers(self, batch: Batch) -> tuple[ModelOutput, ...]:
+    def _ask_teachers(self, share: Share) -> tuple[ModelOutput, ...]:
         if not self._teacher_readers:
             return ()
-        self.teacher_queries += len(batch.target) * len(self._teacher_readers)
+        self.teacher_queries += len(share.batch.target) * len(self._teacher_readers)
         with self.teacher_clock.running(self.device), torch.no_grad():
-            return tuple(reader(batch.inputs) for reader in self._teacher_readers)
+            return tuple(reader(share.own.inputs) for reader in self._teacher_readers)
 
     @torch.no_grad()
     def _record(self, loss: Tensor, terms: Mapping[str, Tensor], logits: Tensor, target: Tensor) -> None:

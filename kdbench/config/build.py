@@ -177,6 +177,7 @@ class Builder:
             only=known_heads(student) if recipe.network["train"] == "head" else (),
             ema=recipe.budget["ema"],
             trusted=self._trusted,
+            synchronised="replicas" not in recipe.budget,
         )
 
 
