@@ -169,6 +169,7 @@ class Distiller(pl.LightningModule):
             others = [
                 reader.share(name, output) for reader, output in zip(self._teacher_readers, teachers, strict=True)
             ]
+            assert isinstance(criterion, Criterion)
             terms.update(_terms(criterion, own, others, share))
         weighted = [schedule(progress) * terms[name] for name, schedule in self._schedules.items()]
         loss = torch.stack(weighted).sum()

@@ -25,7 +25,7 @@ from kdbench.core.signals import stop_signal
 from kdbench.data.loader import TrainLoader
 from kdbench.distiller import Distiller
 from kdbench.store import Draft
-from kdbench.strategies import leaves_out, placement, whole
+from kdbench.strategies import is_sharded, leaves_out, placement, whole
 
 CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the device
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -145,6 +145,7 @@ class _Recorder(pl.Callback):
     def __init__(self, loop: Loop, draft: Draft, loader: TrainLoader, observer: Observer,
                  measure: Mapping[str, Callable[[torch.nn.Module], Mapping[str, float]]]) -> None:  # fmt: skip
         self.record = Record()
+        self.weights: dict[str, Tensor] = {}  # of the deployed network, where its parameters were sharded
         self._loop, self._draft, self._loader, self._observer = loop, draft, loader, observer
         self._measure = measure
         self._clock = Clock()
@@ -206,6 +207,12 @@ class _Recorder(pl.Callback):
         self.record.history.append(row)
         self._observer.on_epoch(row, epoch)
         self._pause(trainer, save=epoch == self._loop.max_epochs)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Distiller)
+        if is_sharded(trainer.strategy):
+            with whole(trainer.strategy):
+                self.weights = _on_cpu(pl_module.deployed)
 
     def _keep_best(self, row: Mapping[str, float], distiller: Distiller) -> None:
         split = "test" if self._loop.select_on == "test" else "val"
@@ -285,10 +292,18 @@ def fit(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+        student = distiller.student
+        if is_sharded(trainer.strategy):
+            student = copy.deepcopy(student)
+            # FSDP cuts an optimiser's state in the order of memory, and reads it back in that of the indices.
+            distiller.student.to(memory_format=torch.contiguous_format)
         try:
             trainer.fit(distiller, _Loader(loader), ckpt_path=None if checkpoint is None else str(draft.checkpoint))
         except SIGTERMException as error:  # the signal came between our look for it and Lightning's
             raise Stopped(signal.SIGTERM) from error
+    if recorder.weights:
+        student.load_state_dict(recorder.weights)
+        distiller.student = student
     recorder._tick()
     return recorder.record
 

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
 
 from kdbench.core.errors import Stopped, TrainingError, UserError
 from kdbench.core.signals import raise_if_stopped, stopping_safely
@@ -59,7 +60,7 @@ def _follow(connection: Connection, alive: Connection, number: int, ranks: int, 
         try:
             train = prepare(number, *arguments)
             connection.send("")
-            store = dist.TCPStore("127.0.0.1", port, ranks, is_master=False)
+            store = TCPStore("127.0.0.1", port, ranks, is_master=False)
             dist.init_process_group(BACKENDS[device], store=store, rank=number, world_size=ranks, timeout=FOREVER)
             train()
             dist.destroy_process_group()
@@ -101,7 +102,7 @@ def ranks_running(
     if ranks == 1:
         yield
         return
-    store = dist.TCPStore("127.0.0.1", 0, ranks, is_master=True, wait_for_workers=False)
+    store = TCPStore("127.0.0.1", 0, ranks, is_master=True, wait_for_workers=False)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOAD))
     others: list[_Rank] = []

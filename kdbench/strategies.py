@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, ParallelStrategy, Strategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
@@ -73,11 +73,17 @@ def placement(device: torch.device, strategy: str, *, unused: bool) -> dict[str,
     return {**where, "strategy": made}
 
 
+def is_sharded(strategy: Strategy) -> bool:
+    """Whether each rank keeps a part of the parameters only."""
+    return isinstance(strategy, FSDPStrategy)
+
+
 def whole(strategy: Strategy) -> AbstractContextManager[object]:
-    """Within it every rank holds all parameters, also where the strategy keeps a part of them on each."""
-    if isinstance(strategy, FSDPStrategy) and strategy.model is not None:
-        return FullyShardedDataParallel.summon_full_params(strategy.model, writeback=False)
-    return nullcontext()
+    """Within it every rank holds all parameters; to be entered by all of them."""
+    if not is_sharded(strategy):
+        return nullcontext()
+    assert strategy.model is not None
+    return FullyShardedDataParallel.summon_full_params(strategy.model, writeback=False)
 
 
 def device_problems(devices: int, workers: int, cores: int) -> list[str]:

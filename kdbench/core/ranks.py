@@ -1,8 +1,8 @@
 """One training on several devices: which rows of a batch are whose, and how all of them meet again with gradient.
 
-Each rank runs the networks on its own rows, and then has the same loss of the whole batch as every other rank. Gradients
-of what lies before that meeting are partial sums, which :class:`_Gather` scales by the number of ranks; those of what
-lies behind it are whole. So their average over the ranks, which DDP and FSDP take, is that of one process.
+Each rank runs the networks on its own rows, and then has the same loss of the whole batch as every other rank.
+Gradients of what lies before that meeting are partial sums, which :class:`_Gather` scales by the number of ranks; those
+of what lies behind it are whole. So their average over the ranks, which DDP and FSDP take, is that of one process.
 """
 
 from __future__ import annotations
