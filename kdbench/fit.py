@@ -28,7 +28,6 @@ from kdbench.store import Draft
 from kdbench.strategies import is_sharded, leaves_out, placement, whole
 
 CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the device
-AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
@@ -68,7 +67,7 @@ class Loop:
 
     Attributes:
         max_epochs: Epochs of the whole training.
-        precision: A key of :data:`AUTOCAST`.
+        precision: A key of :data:`kdbench.distiller.AUTOCAST`.
         clip: Largest norm of the gradient, or ``None``.
         select_on: ``last``, ``val`` or ``test``.
         device: What this rank computes on.

@@ -121,6 +121,9 @@ def strategy_problems(strategy: str, devices: int, device: torch.device, budget:
     if budget["batch_size"] < 2 * devices and devices > 1:
         problems.append(f"trainer.batch_size={budget['batch_size']} is the batch of all devices together: at least "
                         f"{2 * devices} are needed for trainer.devices={devices}")  # fmt: skip
+    if devices > 1 and budget["compile"] is not None and "replicas" not in budget:
+        problems.append(f"trainer.compile={budget['compile']}: cannot see BatchNorm's statistics over several devices; "
+                        "use trainer.compile=null or trainer.sync_batchnorm=false")  # fmt: skip
     if strategy == "fsdp":
         if device.type == "cpu":
             problems.append("trainer.strategy=fsdp: shards over GPUs only, and none is used; use trainer=ddp")

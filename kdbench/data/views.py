@@ -50,7 +50,7 @@ def apply_views(views: Sequence[View], images: Tensor, keys: Tensor) -> Tensor:
 class CropFlip:
     """A crop at a random place of the image padded with black, mirrored left to right with probability 1/2.
 
-    One gather does both. Every one of the ``(2 * padding + 1) ** 2`` offsets is equally likely.
+    Every one of the ``(2 * padding + 1) ** 2`` offsets is equally likely.
 
     Args:
         padding: Pixels on each side, 0 or more.
@@ -65,12 +65,10 @@ class CropFlip:
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         """See :class:`View`."""
-        B, C, H, W = images.shape
         B, _, H, W = images.shape
         offsets = 2 * self.padding + 1
         top, left, mirrored = draw(keys[:, None], *torch.tensor([[0, 1, 2], [offsets, offsets, 2]]).to(keys)).unbind(1)
-        padded = pad(images, [self.padding] * 4)
-        both = torch.cat([padded, padded.flip(3)])
+        both = pad(torch.cat([images, images.flip(3)]), [self.padding] * 4)
         number = torch.arange(B, device=keys.device) + B * mirrored
         return _windows(both, number, top, left + mirrored * (2 * self.padding - 2 * left), H, W)
 
