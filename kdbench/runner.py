@@ -96,6 +96,8 @@ class Trainer:
         if not recipe.epochs:
             return
         _check_budget(recipe, self.device)
+        if self.settings.cache and self.settings.devices > 1:
+            raise ConfigError("cache=teacher: only of trainings on one device; use cache=none or trainer.devices=1")
         if problems := strategy_problems(self.settings.strategy, self.settings.devices, self.device, recipe.budget):
             raise ConfigError(problems)
         teachers = [self.builder.network(teacher, self.builder.data(teacher).spec)
@@ -240,8 +242,7 @@ def _other_rank(rank: int, settings: Settings, recipe: Recipe, draft: Draft) -> 
     data = trainer.builder.data(recipe)
     student, teachers = trainer._networks(recipe, data)
     loader = trainer._train_loader(recipe, data)
-    recalls = make_recalls(recipe, teachers, loader, data.spec, trainer._cache, Unheard().on_note)
-    distiller = trainer.builder.distiller(recipe, student, teachers, data.spec, len(loader), recalls)
+    distiller = trainer.builder.distiller(recipe, student, teachers, data.spec, len(loader))
     torch.set_float32_matmul_precision(recipe.budget["matmul"])
     return partial(fit, distiller, loader, draft, trainer._loop(recipe), measure={}, observer=Unheard())
 

@@ -188,6 +188,8 @@ def test_a_failure_of_the_first_rank_ends_the_others() -> None:
     ([], {"devices": 0}, "trainer.devices=0: must be at least 1"),
     ([], {"devices": 64, "workers": 2}, "trainer.devices=64 x sweep.workers=2: 128 CPU cores are needed"),
     (["trainer.batch_size=3"], {}, "trainer.batch_size=3 is the batch of all devices together: at least 4"),
+    ([], {"cache": True}, "cache=teacher: only of trainings on one device"),
+    (["trainer.compile=default"], {}, "trainer.compile=default: cannot see BatchNorm's statistics"),
     ([], {"strategy": "dpp"}, "trainer.strategy=dpp: unknown; did you mean 'ddp'"),
     ([], {"strategy": "fsdp"}, "trainer.strategy=fsdp: shards over GPUs only"),
     (["trainer.ema=0.9"], {"strategy": "fsdp"}, "trainer.ema=0.9: not with trainer.strategy=fsdp"),
