@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from kdbench.core.clock import Clock
+from kdbench.core.ranks import Share, rank
 from kdbench.core.schedules import make_schedule
 from kdbench.core.seeds import derive_seed
 from kdbench.core.taps import TapReader, expand_taps
@@ -36,6 +37,16 @@ def task_loss(logits: Tensor, target: Tensor) -> Tensor:
         Scalar in nats, float32.
     """
     return F.cross_entropy(logits.float(), target)
+
+
+def _terms(
+    criterion: Criterion, student: ModelOutput, teachers: Sequence[ModelOutput], share: Share
+) -> dict[str, Tensor]:
+    """The criterion's terms of the whole batch, the same on every rank."""
+    if not criterion.per_sample:
+        return criterion(share.gather_output(student), [share.gather_output(each) for each in teachers], share.batch)
+    with share.statistics():
+        return {name: share.mean(term) for name, term in criterion(student, teachers, share.own).items()}
 
 
 def _frozen(network: nn.Module) -> nn.Module:
@@ -100,6 +111,7 @@ class Distiller(pl.LightningModule):
             that the random start is forgotten; ``None`` keeps none.
         compile_mode: Of ``torch.compile`` for the student's forward and backward pass; ``None`` does not compile.
         trusted: Packages of the user's, whose optimisers may be used.
+        synchronised: On several devices: whether BatchNorm takes its statistics over the whole batch.
     """
 
     _sums: Tensor
@@ -122,6 +134,7 @@ class Distiller(pl.LightningModule):
         ema: float | None = None,
         compile_mode: str | None = None,
         trusted: Sequence[str] = (),
+        synchronised: bool = True,
     ) -> None:
         super().__init__()
         self.student = student
@@ -139,7 +152,7 @@ class Distiller(pl.LightningModule):
         self._recalls = tuple(recalls) or (None,) * len(self._teachers)
         self._teacher_precision = teacher_precision
         self._schedules = {name: make_schedule(name, value) for name, value in weights.items()}
-        self._optim, self._trusted = optim, trusted
+        self._optim, self._trusted, self._synchronised = optim, trusted, synchronised
         self._steps_per_epoch, self._max_epochs, self._seed = steps_per_epoch, max_epochs, seed
         self._averages = ("loss", "acc", *(f"term/{name}" for name in self._schedules))
         self.register_buffer("_sums", torch.zeros(len(self._averages), dtype=torch.float64), persistent=False)
@@ -176,35 +189,41 @@ class Distiller(pl.LightningModule):
         return Progress(self.global_step, self._steps_per_epoch * self._max_epochs, self._steps_per_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Weighted sum of the terms on one batch, a scalar."""
+        """Weighted sum of the terms on one batch, a scalar; of several devices each has it of all rows."""
         progress = self.progress()
-        self._reseed(progress.step)
-        teachers = self._ask_teachers(batch)
-        student = self._student_reader(batch.inputs)
-        terms = {TASK: task_loss(student.logits, batch.target)}
+        share = Share(batch, synchronised=self._synchronised)
+        self._reseed(progress.step, *([rank()] if share.divided else []))
+        teachers = self._ask_teachers(share)
+        with share.statistics():
+            student = self._student_reader(share.own.inputs)
+        logits = share.gather(student.logits)
+        terms = {TASK: task_loss(logits, batch.target)}
+        if share.divided:
+            self._reseed(progress.step)  # networks draw for their own rows, criteria the same on every rank
         for name, criterion in self.criteria.items():
             own = self._student_reader.share(name, student)
             others = [
                 reader.share(name, output) for reader, output in zip(self._teacher_readers, teachers, strict=True)
             ]
-            terms.update(criterion(own, others, batch))
+            assert isinstance(criterion, Criterion)
+            terms.update(_terms(criterion, own, others, share))
         weighted = [schedule(progress) * terms[name] for name, schedule in self._schedules.items()]
         loss = torch.stack(weighted).sum()
-        self._record(loss, terms, student.logits, batch.target)
+        self._record(loss, terms, logits, batch.target)
         return loss
 
-    def _reseed(self, step: int) -> None:
-        seed = derive_seed(self._seed, "step", step)
+    def _reseed(self, step: int, *rank: int) -> None:
+        seed = derive_seed(self._seed, "step", step, *rank)
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def _ask_teachers(self, batch: Batch) -> tuple[ModelOutput, ...]:
+    def _ask_teachers(self, share: Share) -> tuple[ModelOutput, ...]:
         if not self._teacher_readers:
             return ()
-        self.teacher_queries += len(batch.target) * len(self._teacher_readers)
+        self.teacher_queries += len(share.batch.target) * len(self._teacher_readers)
         with self.teacher_clock.running(self.device), torch.no_grad(), self._teacher_autocast():
-            return tuple(self._ask(*one, batch) for one in zip(self._teacher_readers, self._recalls, strict=True))
+            return tuple(self._ask(*one, share) for one in zip(self._teacher_readers, self._recalls, strict=True))
 
     def _teacher_autocast(self) -> AbstractContextManager[Any]:
         if self._teacher_precision is None:
@@ -212,12 +231,12 @@ class Distiller(pl.LightningModule):
         dtype = AUTOCAST[self._teacher_precision]
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
-    def _ask(self, reader: _Reader, recall: Recall | None, batch: Batch) -> ModelOutput:
+    def _ask(self, reader: _Reader, recall: Recall | None, share: Share) -> ModelOutput:
         if recall is None:
-            self._forwards += len(batch.target)
-            output = reader(batch.inputs)
+            self._forwards += len(share.batch.target)
+            output = reader(share.own.inputs)
         else:
-            output = recall(batch, self.progress().step // self._steps_per_epoch)
+            output = recall(share.own, self.progress().step // self._steps_per_epoch)
         return output if self._teacher_precision is None else _in_float32(output)
 
     @torch.no_grad()

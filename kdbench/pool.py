@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -98,6 +98,7 @@ class _Worker:
     connection: Connection
     parent: Connection
     recipe: Recipe
+    slot: int
     outcome: Outcome | None = None
 
 
@@ -166,8 +167,10 @@ class Pool:
                 for recipe in _ready(waiting, outcomes, plan)[: workers - len(running)]:
                     del waiting[recipe.digest]
                     board.begin(recipe)
-                    process, connection, parent = self._start(_work, plan.nodes[recipe.digest], self._settings)
-                    running.append(_Worker(process, connection, parent, recipe))
+                    slot = min(set(range(workers)) - {worker.slot for worker in running})
+                    settings = replace(self._settings, slot=slot)
+                    process, connection, parent = self._start(_work, plan.nodes[recipe.digest], settings)
+                    running.append(_Worker(process, connection, parent, recipe, slot))
                 running = self._listen(running, outcomes, board)
                 raise_if_stopped()
         except BaseException:

@@ -28,8 +28,9 @@ from kdbench.data.load import DataSplits, ImageSplit
 from kdbench.data.loader import EvalLoader, TrainLoader
 from kdbench.data.views import make_views
 from kdbench.distiller import AUTOCAST
-from kdbench.fit import Loop, Observer, Record, fit
+from kdbench.fit import Loop, Observer, Record, Unheard, fit
 from kdbench.kernels import kernel_problems, matmul_precision
+from kdbench.launch import ranks_running
 from kdbench.metrics.cost import count_macs, count_parameters, latency
 from kdbench.metrics.evaluate import evaluate
 from kdbench.models.network import Network
@@ -38,6 +39,7 @@ from kdbench.samples import read_samples
 from kdbench.settings import Settings, cores
 from kdbench.store import Draft, Entry
 from kdbench.store.cache import OutputCache
+from kdbench.strategies import device_problems, strategy_problems
 
 Measure = Callable[[nn.Module], dict[str, float]]  # the numbers of a network on one split
 
@@ -48,21 +50,22 @@ def builder_of(settings: Settings) -> Builder:
                    trusted=settings.trusted)  # fmt: skip
 
 
-def device_of(settings: Settings) -> torch.device:
-    """Where a training runs and a network is measured.
+def device_of(settings: Settings, rank: int = 0) -> torch.device:
+    """Where one rank of a training runs; rank 0 also measures.
 
     Raises:
-        ConfigError: A GPU is asked for and there is none.
+        ConfigError: A GPU is asked for and there is none, or there are fewer devices than are asked for.
     """
+    if problems := device_problems(settings.devices, settings.workers, cores()):
+        raise ConfigError(problems)
     if settings.accelerator not in ("auto", "cpu", "gpu"):
         raise ConfigError(f"trainer.accelerator={settings.accelerator}: unknown"
                           f"{nearest(settings.accelerator, ('auto', 'cpu', 'gpu'))}")  # fmt: skip
-    if settings.devices != 1:
-        raise ConfigError(f"trainer.devices={settings.devices}: one training runs on one device so far; "
-                          "sweep.workers=N trains several networks at a time")  # fmt: skip
     if settings.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer.accelerator=gpu: no CUDA device is there; use trainer=cpu or trainer=auto")
-    return torch.device("cuda" if settings.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    if settings.accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", (settings.slot * settings.devices + rank) % torch.cuda.device_count())
 
 
 class Trainer:
@@ -70,12 +73,13 @@ class Trainer:
 
     Args:
         settings: Where things are and how they are run.
+        rank: Which device of a training on several this is.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, rank: int = 0) -> None:
         self.settings = settings
         self.builder = builder_of(settings)
-        self.device = device_of(settings)
+        self.device = device_of(settings, rank)
         torch.set_num_threads(settings.threads)
         self._conditions = {"threads": settings.threads, "torch": str(torch.__version__), "device": self.device.type}
         self._cache = TeacherCache(OutputCache(settings.outputs / "cache"), on_disk=settings.cache,
@@ -92,6 +96,10 @@ class Trainer:
         if not recipe.epochs:
             return
         _check_budget(recipe, self.device)
+        if self.settings.cache and self.settings.devices > 1:
+            raise ConfigError("cache=teacher: only of trainings on one device; use cache=none or trainer.devices=1")
+        if problems := strategy_problems(self.settings.strategy, self.settings.devices, self.device, recipe.budget):
+            raise ConfigError(problems)
         teachers = [self.builder.network(teacher, self.builder.data(teacher).spec)
                     if self.settings.store.get(teacher.digest) is None else self.builder.trained(teacher.digest)
                     for teacher in recipe.teachers]  # fmt: skip
@@ -121,8 +129,7 @@ class Trainer:
 
     def _train(self, recipe: Recipe, draft: Draft, observer: Observer) -> Entry:
         data = self.builder.data(recipe)
-        teachers = [self.builder.trained(teacher.digest).to(self.device) for teacher in recipe.teachers]
-        student = self.builder.network(recipe, data.spec)
+        student, teachers = self._networks(recipe, data)
         measure = self._measures(recipe, data, teachers, observer.on_note)
         teacher_seconds, queries, forwards, extra = 0.0, 0, 0, 0
         record = Record()
@@ -134,7 +141,8 @@ class Trainer:
             recalls = make_recalls(recipe, teachers, loader, data.spec, self._cache, observer.on_note)
             distiller = self.builder.distiller(recipe, student, teachers, data.spec, len(loader), recalls)
             observed = _observed(recipe, measure)
-            record = fit(distiller, loader, draft, self._loop(recipe), measure=observed, observer=observer)
+            with ranks_running(self.settings.devices, self.device.type, _other_rank, self.settings, recipe, draft):
+                record = fit(distiller, loader, draft, self._loop(recipe), measure=observed, observer=observer)
             teacher_seconds, queries = distiller.teacher_clock.seconds, distiller.teacher_queries
             forwards = distiller.teacher_forwards
             extra = count_parameters(distiller.criteria)
@@ -156,6 +164,10 @@ class Trainer:
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
+    def _networks(self, recipe: Recipe, data: DataSplits) -> tuple[Network, list[Network]]:
+        teachers = [self.builder.trained(teacher.digest).to(self.device) for teacher in recipe.teachers]
+        return self.builder.network(recipe, data.spec), teachers
+
     def _train_loader(self, recipe: Recipe, data: DataSplits) -> TrainLoader:
         config = recipe.data
         return TrainLoader(
@@ -176,10 +188,10 @@ class Trainer:
             precision=recipe.budget["precision"],
             clip=recipe.budget["clip"],
             select_on=recipe.select_on,
-            accelerator="gpu" if self.device.type == "cuda" else "cpu",
-            devices=self.settings.devices,
+            device=self.device,
+            strategy=self.settings.strategy,
             checkpoint_every=self.settings.checkpoint_every,
-            conditions=self._conditions,
+            conditions={"devices": self.settings.devices, **self._conditions},
         )
 
     def _measures(self, recipe: Recipe, data: DataSplits, teachers: Sequence[Network] = (),
@@ -222,6 +234,17 @@ class Trainer:
         record.seconds["evaluation"] += time.perf_counter() - started
         record.seconds["total"] += time.perf_counter() - started
         return metrics
+
+
+def _other_rank(rank: int, settings: Settings, recipe: Recipe, draft: Draft) -> Callable[[], Record]:
+    """What another rank trains in step with :meth:`Trainer._train`; it writes nothing and measures nothing."""
+    trainer = Trainer(settings, rank)
+    data = trainer.builder.data(recipe)
+    student, teachers = trainer._networks(recipe, data)
+    loader = trainer._train_loader(recipe, data)
+    distiller = trainer.builder.distiller(recipe, student, teachers, data.spec, len(loader))
+    torch.set_float32_matmul_precision(recipe.budget["matmul"])
+    return partial(fit, distiller, loader, draft, trainer._loop(recipe), measure={}, observer=Unheard())
 
 
 def _check_weights(recipe: Recipe, network: nn.Module) -> None:
@@ -299,6 +322,7 @@ def environment(settings: Settings, device: torch.device) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+        "devices": settings.devices,
         "threads": settings.threads,
         "host": platform.node(),
     }

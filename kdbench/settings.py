@@ -26,7 +26,10 @@ class Settings:
         trusted: Packages of the user's, whose classes may be used.
         accelerator: ``auto``, ``cpu`` or ``gpu``.
         devices: How many of them a training uses.
-        threads: CPU threads of one training.
+        strategy: ``auto``, ``ddp`` or ``fsdp``: how they work together.
+        workers: Trainings at a time.
+        slot: Which of them this is, from 0; trainings on GPUs each have their own.
+        threads: CPU threads of one process of a training.
         eval_batch_size: Samples per batch when measuring.
         checkpoint_every: Seconds between resumable states.
         cache: Whether what teachers say is kept on disk.
@@ -45,6 +48,9 @@ class Settings:
     trusted: Sequence[str] = ()
     accelerator: str = "auto"
     devices: int = 1
+    strategy: str = "auto"
+    workers: int = 1
+    slot: int = 0
     threads: int = 1
     eval_batch_size: int = 512
     checkpoint_every: float = 30.0
@@ -79,7 +85,7 @@ def make_settings(chains: Sequence[Chain], *, workers: int, multirun: bool) -> S
 
     Args:
         chains: All jobs.
-        workers: Trainings at a time; the cores are divided among them, so that they never fight for one.
+        workers: Trainings at a time; the cores are divided among their processes, so that they never fight for one.
         multirun: Whether the command is a sweep.
     """
     config = chains[0].job.config
@@ -95,7 +101,9 @@ def make_settings(chains: Sequence[Chain], *, workers: int, multirun: bool) -> S
         trusted=tuple(config["trust"]),
         accelerator=trainer["accelerator"],
         devices=trainer["devices"],
-        threads=trainer["threads"] or max(cores() // workers, 1),
+        strategy=trainer["strategy"],
+        workers=workers,
+        threads=trainer["threads"] or max(cores() // (workers * max(trainer["devices"], 1)), 1),
         eval_batch_size=trainer["eval_batch_size"],
         checkpoint_every=float(trainer["checkpoint_every"]),
         cache=config["cache"]["kind"] == "teacher",

@@ -180,6 +180,7 @@ class Builder:
             ema=recipe.budget["ema"],
             compile_mode=recipe.budget["compile"],
             trusted=self._trusted,
+            synchronised="replicas" not in recipe.budget,
         )
 
 

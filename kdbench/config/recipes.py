@@ -248,7 +248,10 @@ def _recipe(name: str, component: Mapping[str, Any], init: Mapping[str, Any] | N
     data = {key: value for key, value in hop["dataset"].items() if key not in IDENTITY_EXCLUDES}
     if not hop["protocol"]["validation"]:
         data["val_fraction"] = 0.0
-    budget = {key: hop["trainer"][key] for key in BUDGET_KEYS}
+    trainer = hop["trainer"]
+    budget = {key: trainer[key] for key in BUDGET_KEYS}
+    if trainer["devices"] > 1 and not trainer["sync_batchnorm"] and not used_as_is:
+        budget["replicas"] = trainer["devices"]  # of each BatchNorm, with statistics of its own
     if used_as_is:
         budget.update(max_epochs=0, batch_size=0, limit_train_batches=None, clip=None, ema=None, compile=None)
     method = None

@@ -31,11 +31,15 @@ class Criterion(nn.Module):
         version: Bumped whenever the numbers change; part of every recipe's digest.
         terms: Names of the loss terms that :meth:`forward` returns.
         teachers: How many teachers it can learn from.
+        per_sample: Whether each term is a mean over samples of what a sample gives alone. On several devices such a
+            criterion sees the rows of one device; any other sees the whole batch on all, features gathered, which is
+            right in every case but costs memory and time where features are large.
     """
 
     version: ClassVar[int] = 1
     terms: ClassVar[tuple[str, ...]]
     teachers: ClassVar[Teachers] = Teachers.ONE
+    per_sample: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()  # nn.Module's own takes any argument, and a misspelt option would go unnoticed
