@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from kdbench.core.clock import Clock
+from kdbench.core.phases import Phase
 from kdbench.core.schedules import make_schedule
 from kdbench.core.seeds import derive_seed
 from kdbench.core.taps import TapReader, expand_taps
@@ -68,7 +69,8 @@ class Distiller(pl.LightningModule):
         taps: For each criterion that reads features, names of the ``student``'s and of the ``teacher``'s taps.
         optim: Optimiser and schedule.
         steps_per_epoch: Optimiser steps per epoch.
-        max_epochs: Epochs of the whole training.
+        max_epochs: Epochs of the training proper.
+        before: Phases that come before it, each with weights and an optimiser of its own.
         seed: Reseeds the global generator as a function of the step, so that a resumed run draws the same dropout.
         only: Module paths of the parts to train while everything else stays frozen; empty trains all.
         ema: Decay per step of a moving average of the weights, in (0, 1), reached by ``(1 + step) / (10 + step)`` so
@@ -89,6 +91,7 @@ class Distiller(pl.LightningModule):
         optim: Mapping[str, Any],
         steps_per_epoch: int,
         max_epochs: int,
+        before: Sequence[Phase] = (),
         seed: int,
         only: Sequence[str] = (),
         ema: float | None = None,
@@ -100,19 +103,20 @@ class Distiller(pl.LightningModule):
         self.ema = None if ema is None else _frozen(copy.deepcopy(student))
         self._ema_decay = ema
         self._only = tuple(only)
-        student.requires_grad_(not self._only)
+        if self._only:
+            student.requires_grad_(False)
         for path in self._only:
             student.get_submodule(path).requires_grad_(True)
+        self._trainable = [parameter for parameter in student.parameters() if parameter.requires_grad]
         self._teachers = tuple(_frozen(teacher) for teacher in teachers)
         sides = {side: {name: both[side] for name, both in (taps or {}).items()} for side in ("student", "teacher")}
         self._student_reader = _Reader(student, sides["student"])
         self._teacher_readers = tuple(_Reader(teacher, sides["teacher"]) for teacher in self._teachers)
-        self._schedules = {name: make_schedule(name, value) for name, value in weights.items()}
-        self._optim, self._trusted = optim, trusted
-        self._steps_per_epoch, self._max_epochs, self._seed = steps_per_epoch, max_epochs, seed
-        self._averages = ("loss", "acc", *(f"term/{name}" for name in self._schedules))
-        self.register_buffer("_sums", torch.zeros(len(self._averages), dtype=torch.float64), persistent=False)
+        self._phases = (*before, Phase(max_epochs, weights, optim))
+        self._steps_per_epoch, self._seed, self._trusted = steps_per_epoch, seed, trusted
+        self.register_buffer("_sums", torch.zeros(0, dtype=torch.float64), persistent=False)
         self._seen = 0
+        self.enter_phase(0)
         self.teacher_queries = 0
         self.teacher_clock = Clock()
 
@@ -121,11 +125,37 @@ class Distiller(pl.LightningModule):
         """The network that is evaluated and kept: the moving average where there is one."""
         return self.student if self.ema is None else self.ema
 
+    def enter_phase(self, number: int) -> None:
+        """Lets the terms, and the trainable parts, of phase ``number`` hold; the last one is the training proper."""
+        self.phase, phase = number, self._phases[number]
+        self._past = sum(past.epochs for past in self._phases[:number]) * self._steps_per_epoch
+        self._schedules = {name: make_schedule(name, value) for name, value in phase.weights.items()}
+        self._averages = ("loss", "acc", *(f"term/{name}" for name in self._schedules))
+        self._sums = self._sums.new_zeros(len(self._averages))
+        self._active: dict[str, Criterion] = {}
+        for name, criterion in self.criteria.items():
+            assert isinstance(criterion, Criterion)
+            wanted = self._schedules.keys() & set(criterion.terms)
+            criterion.requires_grad_(bool(wanted))
+            criterion.enter_phase(wanted)
+            if wanted:
+                self._active[name] = criterion
+        for parameter in self._trainable:
+            parameter.requires_grad_(True)
+        for path in phase.frozen:
+            self.student.get_submodule(path).requires_grad_(False)
+        self.train(self.training)
+
+    @property
+    def in_last_phase(self) -> bool:
+        """Whether this is the training proper, whose weights alone can be the best."""
+        return self.phase + 1 == len(self._phases)
+
     def train(self, mode: bool = True) -> Distiller:
-        """Train mode for the student and the criteria; a frozen body and the moving average stay in eval mode."""
+        """Train mode for the student and the criteria; what is frozen and the moving average stay in eval mode."""
         super().train(mode)
-        if self._only:
-            self.student.eval()
+        for path in ("",) if self._only else self._phases[self.phase].frozen:
+            self.student.get_submodule(path).eval()
         if self.ema is not None:
             self.ema.eval()
         return self
@@ -136,17 +166,24 @@ class Distiller(pl.LightningModule):
         return super()._apply(fn, recurse)
 
     def progress(self) -> Progress:
-        """Where the training stands."""
-        return Progress(self.global_step, self._steps_per_epoch * self._max_epochs, self._steps_per_epoch)
+        """Where the phase stands."""
+        epochs = self._phases[self.phase].epochs
+        return Progress(self.global_step - self._past, epochs * self._steps_per_epoch, self._steps_per_epoch)
+
+    def on_train_epoch_start(self) -> None:
+        """Goes on to the next phase where one ends, with a new optimiser and a schedule from its start."""
+        if self.progress().fraction >= 1.0 and not self.in_last_phase:
+            self.enter_phase(self.phase + 1)
+            self.trainer.strategy.setup_optimizers(self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Weighted sum of the terms on one batch, a scalar."""
         progress = self.progress()
-        self._reseed(progress.step)
+        self._reseed(self._past + progress.step)
         teachers = self._ask_teachers(batch)
         student = self._student_reader(batch.inputs)
         terms = {TASK: task_loss(student.logits, batch.target)}
-        for name, criterion in self.criteria.items():
+        for name, criterion in self._active.items():
             own = self._student_reader.share(name, student)
             others = [
                 reader.share(name, output) for reader, output in zip(self._teacher_readers, teachers, strict=True)
@@ -164,7 +201,7 @@ class Distiller(pl.LightningModule):
             torch.cuda.manual_seed(seed)
 
     def _ask_teachers(self, batch: Batch) -> tuple[ModelOutput, ...]:
-        if not self._teacher_readers:
+        if not self._active:
             return ()
         self.teacher_queries += len(batch.target) * len(self._teacher_readers)
         with self.teacher_clock.running(self.device), torch.no_grad():
@@ -186,6 +223,8 @@ class Distiller(pl.LightningModule):
         self._seen = 0
         row = {f"train/{name}": value for name, value in zip(self._averages, means, strict=True)}
         row["train/acc"] *= 100.0
+        if len(self._phases) > 1:
+            row["phase"] = self.phase + 1
         progress = self.progress()
         row.update({f"train/weight/{name}": schedule(progress) for name, schedule in self._schedules.items()})
         return row
@@ -203,8 +242,7 @@ class Distiller(pl.LightningModule):
         super().optimizer_step(*args, **kwargs)
         done = self.progress()
         with torch.no_grad():
-            for criterion in self.criteria.values():
-                assert isinstance(criterion, Criterion)
+            for criterion in self._active.values():
                 criterion.after_step(replace(done, step=done.step + 1))  # Lightning counts the step after this hook
             self._move_average(done.step)
 
@@ -220,17 +258,17 @@ class Distiller(pl.LightningModule):
                 value.copy_(current[name])
 
     def configure_optimizers(self) -> Any:
-        """Optimiser over the student and every trainable part of the criteria; schedule per step."""
+        """The phase's optimiser over the student and every trainable part of the criteria; schedule per step."""
+        phase, steps = self._phases[self.phase], self._steps_per_epoch
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = make_optimizer(self._optim, parameters, self._trusted)
-        scheduler = make_scheduler(
-            optimizer, self._optim["schedule"], self._steps_per_epoch * self._max_epochs, self._steps_per_epoch
-        )
+        optimizer = make_optimizer(phase.optim, parameters, self._trusted, where=phase.where)
+        scheduler = make_scheduler(optimizer, phase.optim["schedule"], steps * phase.epochs, steps, where=phase.where)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the running averages, so that an epoch that was interrupted reports what it would have."""
         checkpoint["distiller"] = {
+            "phase": self.phase,
             "sums": self._sums.cpu().clone(),
             "seen": self._seen,
             "teacher_queries": self.teacher_queries,
@@ -240,6 +278,7 @@ class Distiller(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Inverse of :meth:`on_save_checkpoint`."""
         state = checkpoint["distiller"]
+        self.enter_phase(state["phase"])
         self._sums.copy_(state["sums"])
         self._seen, self.teacher_queries = state["seen"], state["teacher_queries"]
         self.teacher_clock.seconds = state["teacher_seconds"]

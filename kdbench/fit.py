@@ -51,7 +51,7 @@ class Loop:
     """What a training is run with beside what determines its weights.
 
     Attributes:
-        max_epochs: Epochs of the whole training.
+        max_epochs: Epochs of the whole training, all phases together.
         precision: A key of :data:`AUTOCAST`.
         clip: Largest norm of the gradient, or ``None``.
         select_on: ``last``, ``val`` or ``test``.
@@ -183,7 +183,8 @@ class _Recorder(pl.Callback):
         with self._clock.running(pl_module.device):
             for split, measure in self._measure.items():
                 row.update({f"{split}/{name}": value for name, value in measure(pl_module.deployed).items()})
-        self._keep_best(row, pl_module)
+        if pl_module.in_last_phase:
+            self._keep_best(row, pl_module)
         self.record.history.append(row)
         self._observer.on_epoch(row, epoch)
         if stop_requested() or self._due() or epoch == self._loop.max_epochs:

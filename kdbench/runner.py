@@ -87,7 +87,10 @@ class Trainer:
         for network in teachers:
             self.builder.check_fit(network, data.spec)
         loader = self._train_loader(recipe, data)
-        self.builder.distiller(recipe, student, teachers, data.spec, len(loader)).configure_optimizers()
+        distiller = self.builder.distiller(recipe, student, teachers, data.spec, len(loader))
+        for number in range(len(recipe.phase_epochs)):
+            distiller.enter_phase(number)
+            distiller.configure_optimizers()
 
     def make(self, recipe: Recipe, observer: Observer, *, on_wait: Callable[[str], None] | None = None) -> Entry:
         """The recipe's network from the store, or trained now; what it is taught by must be in the store.
@@ -116,7 +119,7 @@ class Trainer:
         record = Record()
         if recipe.epochs:
             assert recipe.optim is not None
-            for note in schedule_notes(recipe.optim["schedule"], recipe.epochs):
+            for note in schedule_notes(recipe.optim["schedule"], recipe.phase_epochs[-1]):
                 observer.on_note(note)
             loader = self._train_loader(recipe, data)
             distiller = self.builder.distiller(recipe, student, teachers, data.spec, len(loader))

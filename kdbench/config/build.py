@@ -12,6 +12,7 @@ import torch
 
 from kdbench.config.source import ROLE_KEYS, TEACHER_KEYS
 from kdbench.core.errors import ConfigError, nearest
+from kdbench.core.phases import Phase
 from kdbench.core.recipe import Recipe
 from kdbench.core.seeds import derive_seed
 from kdbench.core.taps import expand_taps
@@ -25,7 +26,7 @@ from kdbench.metrics.base import Evaluation
 from kdbench.models.create import create_network
 from kdbench.models.network import Network
 from kdbench.models.pretrained import pretrained_classes
-from kdbench.models.probe import TapRow, describe_taps, dry_run, probe
+from kdbench.models.probe import TapRow, describe_taps, dry_run, modules_after, probe
 from kdbench.models.weights import classes_of, known_heads, load_weights, read_checkpoint
 from kdbench.store import Entry, Store
 
@@ -156,8 +157,23 @@ class Builder:
                 raise ConfigError(f"method.criteria.{name}.version={config['version']}: the code is version "
                                   f"{criterion.version}; set it in the YAML, the numbers have changed")  # fmt: skip
             criteria[name] = criterion
-        _check_terms(criteria, recipe.method["weights"])
+        _check_terms(criteria, recipe.method)
         return criteria
+
+    def _phases(self, recipe: Recipe, student: Network, data: DataSpec) -> list[Phase]:
+        """What comes before the training proper, with the parts of the student that stay as they are."""
+        phases = (recipe.method or {}).get("phases", {})
+        if phases and recipe.network["train"] == "head":
+            raise ConfigError(f"{recipe.name}: a method in phases trains the whole network, not the head alone")
+        return [Phase(phase["epochs"], phase["weights"], phase["optim"], self._frozen(recipe, student, phase, data),
+                      f"method.phases.{name}.optim") for name, phase in phases.items()]  # fmt: skip
+
+    def _frozen(self, recipe: Recipe, student: Network, phase: Mapping[str, Any], data: DataSpec) -> tuple[str, ...]:
+        if phase["train"] != "taps":
+            return ("",) if phase["train"] == "criteria" else ()
+        assert recipe.method is not None
+        taps = [tap for sides in recipe.method["taps"].values() for tap in expand_taps(student, sides["student"])]
+        return modules_after(student, taps, data)
 
     def distiller(self, recipe: Recipe, student: Network, teachers: Sequence[Network], data: DataSpec,
                   steps_per_epoch: int) -> Distiller:  # fmt: skip
@@ -172,7 +188,8 @@ class Builder:
             taps=method["taps"],
             optim=recipe.optim,
             steps_per_epoch=steps_per_epoch,
-            max_epochs=recipe.epochs,
+            max_epochs=recipe.phase_epochs[-1],
+            before=self._phases(recipe, student, data),
             seed=recipe.seed,
             only=known_heads(student) if recipe.network["train"] == "head" else (),
             ema=recipe.budget["ema"],
@@ -199,17 +216,20 @@ def _in_layout(network: Network, recipe: Recipe) -> Network:
     return network.to(memory_format=LAYOUTS[layout])
 
 
-def _check_terms(criteria: Mapping[str, Criterion], weights: Mapping[str, Any]) -> None:
+def _check_terms(criteria: Mapping[str, Criterion], method: Mapping[str, Any]) -> None:
+    phases = method.get("phases", {})
+    weights = {"method": method["weights"]} | {f"method.phases.{name}": phases[name]["weights"] for name in phases}
     owner: dict[str, str] = {}
     for name, criterion in criteria.items():
         for term in criterion.terms:
             if term in owner:
                 raise ConfigError(f"method.criteria: {owner[term]} and {name} both give a term {term!r}")
             owner[term] = name
-    for term in weights:
+    weighed = {term: where for where, terms in weights.items() for term in terms}
+    for term, where in weighed.items():
         if term not in (TASK, *owner):
-            raise ConfigError(f"method.weights.{term}: no criterion gives this term{nearest(term, [TASK, *owner])}")
-    if missing := [term for term in (TASK, *owner) if term not in weights]:
+            raise ConfigError(f"{where}.weights.{term}: no criterion gives this term{nearest(term, [TASK, *owner])}")
+    if missing := [term for term in (TASK, *owner) if term not in weighed]:
         raise ConfigError(f"method.weights: no weight for {', '.join(missing)}; give one, 0 to leave it out")
 
 

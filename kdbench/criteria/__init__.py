@@ -10,6 +10,7 @@ from kdbench.criteria.crd import CRD
 from kdbench.criteria.dist import DIST
 from kdbench.criteria.dkd import DKD
 from kdbench.criteria.fitnet import FitNet
+from kdbench.criteria.ft import FT
 from kdbench.criteria.icd import ICD
 from kdbench.criteria.kd import KD
 from kdbench.criteria.kdsvd import KDSVD
@@ -31,6 +32,7 @@ __all__ = [
     "CRD",
     "DIST",
     "DKD",
+    "FT",
     "ICD",
     "KD",
     "KDSVD",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import ClassVar
 
@@ -73,6 +73,14 @@ class Criterion(nn.Module):
             batch: What all of them saw.
         """
         raise NotImplementedError
+
+    def enter_phase(self, terms: Collection[str]) -> None:
+        """Called when a phase of the training begins.
+
+        Args:
+            terms: Those of ``self.terms`` that count in it; :meth:`forward` may leave the others out, and what only
+                they train is to be frozen. Without any, all of it is frozen and :meth:`forward` is not called.
+        """
 
     def after_step(self, progress: Progress) -> None:
         """Called after each optimiser step: averages, memory banks, schedules of its own."""

@@ -46,6 +46,11 @@ class Method(NamedTuple):
         return [tap for sides in self.yaml["taps"].values() for tap in sides[side]]
 
 
+def weighed(method) -> set[str]:
+    """The terms that count in some phase of the training."""
+    return {term for part in (method, *method.get("phases", {}).values()) for term in part["weights"]}
+
+
 def load(path) -> Method:
     method = COMPOSER.resolve((f"method={path.stem}",), ())["method"]
     options = {name: dict(node) for name, node in method["criteria"].items()}
@@ -125,7 +130,7 @@ def rig(request, path):
 @pytest.mark.parametrize("path", METHODS)
 def test_terms_are_finite_float32_scalars_with_the_weighted_names(path, rig):
     terms = rig.terms()
-    assert terms.keys() == rig.method.yaml["weights"].keys() - {"task"}
+    assert terms.keys() == weighed(rig.method.yaml) - {"task"}
     assert all(term.shape == () and term.dtype == torch.float32 and term.isfinite() for term in terms.values())
 
 
@@ -183,7 +188,7 @@ def test_yaml_has_the_common_keys_and_weighs_what_its_criteria_return(path):
     assert method["guidance"] in ("chain", "dense", "none")
     assert method["taps"].keys() <= method["criteria"].keys()
     assert all(sides.keys() == {"student", "teacher"} for sides in method["taps"].values())
-    assert set(method["weights"]) == {"task"}.union(*(target.terms for target in load(path).targets.values()))
+    assert weighed(method) == {"task"}.union(*(target.terms for target in load(path).targets.values()))
 
 
 @pytest.mark.parametrize("path", METHODS)
