@@ -68,12 +68,16 @@ def test_history_and_budgets_count_both_phases(outputs: Path) -> None:
     assert entry.metrics["best"]["epoch"] > 2, "weights of an earlier phase are no candidates"
 
 
-def test_terms_that_a_phase_does_not_weigh_cost_no_teacher_queries(outputs: Path) -> None:
-    trainer, student = made("fitnet_hints", "method.weights.kd=0", outputs=outputs)
-    plain = Recipe.from_dict(student.to_dict())
-    del plain.method["weights"]["kd"], plain.method["criteria"]["kd"]  # type: ignore[index]
-    entry = trainer.make(plain, Quiet())
+@pytest.mark.parametrize("method", ["ab", "fsp"])
+def test_boundaries_and_flows_only_initialise_and_leave_the_classifier_alone(method: str, outputs: Path) -> None:
+    trainer, student = made(method, outputs=outputs)
+    of = distiller(trainer, student).train()
+    assert not {name for name in trained(of) if "fc" in name}
+    assert {name for name in trained(of) if "stages.2" in name}
+    entry = trainer.make(student, Quiet())
     assert (entry.metrics["images"], entry.metrics["teacher_queries"]) == (12 * 16, 4 * 16)
+    assert f"train/term/{method}" in entry.history[0]
+    assert f"train/term/{method}" not in entry.history[1]
 
 
 def test_a_hint_trains_the_student_up_to_its_tap_and_the_connector(outputs: Path) -> None:

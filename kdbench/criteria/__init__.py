@@ -1,5 +1,6 @@
 """Distillation losses, one paper per file."""
 
+from kdbench.criteria.ab import AB
 from kdbench.criteria.at import AT
 from kdbench.criteria.base import Criterion, Teachers
 from kdbench.criteria.cc import CC
@@ -10,6 +11,7 @@ from kdbench.criteria.crd import CRD
 from kdbench.criteria.dist import DIST
 from kdbench.criteria.dkd import DKD
 from kdbench.criteria.fitnet import FitNet
+from kdbench.criteria.fsp import FSP
 from kdbench.criteria.ft import FT
 from kdbench.criteria.icd import ICD
 from kdbench.criteria.kd import KD
@@ -25,6 +27,7 @@ from kdbench.criteria.srrl import SRRL
 from kdbench.criteria.vid import VID
 
 __all__ = [
+    "AB",
     "AT",
     "CC",
     "CKD",
@@ -32,6 +35,7 @@ __all__ = [
     "CRD",
     "DIST",
     "DKD",
+    "FSP",
     "FT",
     "ICD",
     "KD",
