@@ -115,7 +115,7 @@ class Trainer:
         teachers = [self.builder.trained(teacher.digest).to(self.device) for teacher in recipe.teachers]
         student = self.builder.network(recipe, data.spec)
         measure = self._measures(recipe, data)
-        teacher_seconds, queries, extra = 0.0, 0, 0
+        teacher_seconds, queries, extra, own = 0.0, 0, 0, count_parameters(student)
         record = Record()
         if recipe.epochs:
             assert recipe.optim is not None
@@ -123,6 +123,10 @@ class Trainer:
                 observer.on_note(note)
             loader = self._train_loader(recipe, data)
             distiller = self.builder.distiller(recipe, student, teachers, data.spec, len(loader))
+            if added := count_parameters(student) - own:
+                observer.on_note(
+                    f"{recipe.name} is deployed as its method changes it: {own + added} parameters, {own} without it"
+                )
             observed = _observed(recipe, measure)
             record = fit(distiller, loader, draft, self._loop(recipe), measure=observed, observer=observer)
             teacher_seconds, queries = distiller.teacher_clock.seconds, distiller.teacher_queries
@@ -140,6 +144,7 @@ class Trainer:
             seconds["total"] - sum(seconds[part] for part in ("data", "evaluation", "teacher")), 0.0
         )
         metrics |= {"teacher_queries": queries, "extra_parameters": extra, "seconds": seconds}
+        metrics["added_parameters"] = metrics["parameters"] - own
         return draft.commit(metrics, record.history, environment(self.settings, self.device))
 
     # -- parts ----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from kdbench.core.recipe import Recipe
 from kdbench.core.seeds import derive_seed
 from kdbench.core.taps import expand_taps
 from kdbench.core.targets import check_arguments, resolve_target
-from kdbench.core.types import DataSpec
+from kdbench.core.types import DataSpec, NetworkSpec
 from kdbench.criteria.base import Criterion
 from kdbench.data.catalog import describe
 from kdbench.data.load import DataSplits, load_data
@@ -105,11 +105,30 @@ class Builder:
     def trained(self, digest: str) -> Network:
         """A network of the store with its selected weights."""
         entry = self._entry(digest)
-        config = _without_weights(entry.recipe.network["config"])
-        spec = _spec_without_pixels(entry.recipe.data)
-        network = create_network(config, spec, name=entry.recipe.name, seed=0, trusted=self._trusted)
+        network = self.shell(entry.recipe)
         network.load_state_dict(entry.weights())
         return _in_layout(network, entry.recipe)
+
+    def shell(self, recipe: Recipe) -> Network:
+        """What a recipe's training deploys, before its weights are loaded; from the recipe alone."""
+        config, spec = _without_weights(recipe.network["config"]), _spec_without_pixels(recipe.data)
+        network = create_network(config, spec, name=recipe.name, seed=0, trusted=self._trusted)
+        if self._deploying(recipe):
+            self._graft(recipe, network, [self.shell(teacher) for teacher in recipe.teachers], spec)
+        return network
+
+    def _deploying(self, recipe: Recipe) -> list[str]:
+        """Names of the criteria that change the network."""
+        criteria = (recipe.method or {"criteria": {}})["criteria"]
+        return [name for name, config in criteria.items()
+                if resolve_target(config["_target_"], base=Criterion, trusted=self._trusted).deploys]  # fmt: skip
+
+    def _graft(self, recipe: Recipe, student: Network, teachers: Sequence[Network], data: DataSpec) -> None:
+        """Gives the student the parts that its criteria deploy."""
+        for name in self._deploying(recipe):
+            with self._criterion(recipe, name, student, teachers, data) as (criterion, own, others):
+                student.graft(*criterion.parts(own, others, data))
+            _in_layout(student, recipe)
 
     def check_fit(self, network: Network, spec: DataSpec) -> None:
         """A teacher may have been trained on other data; what it teaches on must fit it all the same.
@@ -144,21 +163,30 @@ class Builder:
             return {}
         criteria: dict[str, Criterion] = {}
         for name, config in recipe.method["criteria"].items():
-            taps = recipe.method["taps"].get(name, {"student": (), "teacher": ()})
-            own = probe(student, expand_taps(student, taps["student"]), data)
-            others = [probe(teacher, expand_taps(teacher, taps["teacher"]), data) for teacher in teachers]
-            with forked_rng(recipe.seed, "criterion", name):
-                criterion = instantiate(config, base=Criterion, where=f"method.criteria.{name}", trusted=self._trusted)
-                try:
-                    criterion.setup(own, others, data)
-                except ConfigError as error:
-                    raise UnsuitableError(f"{recipe.chain()}: {problem}" for problem in error.problems) from error
+            with self._criterion(recipe, name, student, teachers, data) as (criterion, own, others):
+                criterion.setup(own, others, data)
             if config["version"] != criterion.version:
                 raise ConfigError(f"method.criteria.{name}.version={config['version']}: the code is version "
                                   f"{criterion.version}; set it in the YAML, the numbers have changed")  # fmt: skip
             criteria[name] = criterion
         _check_terms(criteria, recipe.method)
         return criteria
+
+    @contextmanager
+    def _criterion(self, recipe: Recipe, name: str, student: Network, teachers: Sequence[Network],
+                   data: DataSpec) -> Iterator[tuple[Criterion, NetworkSpec, list[NetworkSpec]]]:  # fmt: skip
+        """A criterion and what it sees of the networks; draws inside are its own, and what it refuses is the pair."""
+        assert recipe.method is not None
+        taps = recipe.method["taps"].get(name, {"student": (), "teacher": ()})
+        own = probe(student, expand_taps(student, taps["student"]), data)
+        others = [probe(teacher, expand_taps(teacher, taps["teacher"]), data) for teacher in teachers]
+        config = recipe.method["criteria"][name]
+        with forked_rng(recipe.seed, "criterion", name):
+            criterion = instantiate(config, base=Criterion, where=f"method.criteria.{name}", trusted=self._trusted)
+            try:
+                yield criterion, own, others
+            except ConfigError as error:
+                raise UnsuitableError(f"{recipe.chain()}: {problem}" for problem in error.problems) from error
 
     def _phases(self, recipe: Recipe, student: Network, data: DataSpec) -> list[Phase]:
         """What comes before the training proper, with the parts of the student that stay as they are."""
@@ -177,8 +205,9 @@ class Builder:
 
     def distiller(self, recipe: Recipe, student: Network, teachers: Sequence[Network], data: DataSpec,
                   steps_per_epoch: int) -> Distiller:  # fmt: skip
-        """The recipe's training, ready to fit."""
+        """The recipe's training, ready to fit; the student is given the parts that its method deploys."""
         assert recipe.optim is not None
+        self._graft(recipe, student, teachers, data)
         method = recipe.method or {"weights": {TASK: 1.0}, "taps": {}}
         return Distiller(
             student,

@@ -2,7 +2,8 @@
 
 from kdbench.criteria.ab import AB
 from kdbench.criteria.at import AT
-from kdbench.criteria.base import Criterion, Teachers
+from kdbench.criteria.base import Criterion, Parts, Teachers
+from kdbench.criteria.catkd import CATKD
 from kdbench.criteria.cc import CC
 from kdbench.criteria.ckd import CKD
 from kdbench.criteria.cmkd import CMKD
@@ -22,6 +23,7 @@ from kdbench.criteria.nst import NST
 from kdbench.criteria.pkt import PKT
 from kdbench.criteria.reviewkd import ReviewKD
 from kdbench.criteria.rkd import RKD
+from kdbench.criteria.simkd import SimKD
 from kdbench.criteria.sp import SP
 from kdbench.criteria.srrl import SRRL
 from kdbench.criteria.vid import VID
@@ -29,6 +31,7 @@ from kdbench.criteria.vid import VID
 __all__ = [
     "AB",
     "AT",
+    "CATKD",
     "CC",
     "CKD",
     "CMKD",
@@ -51,7 +54,9 @@ __all__ = [
     "Criterion",
     "FitNet",
     "LabelSmoothing",
+    "Parts",
     "ReviewKD",
+    "SimKD",
     "StandardizedDKD",
     "Teachers",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -20,6 +20,18 @@ class Teachers(Enum):
     ANY = "one or more"
 
 
+class Parts(NamedTuple):
+    """What takes the place of parts of a student, for good.
+
+    Attributes:
+        head: Its classifier.
+        projector: What stands before its global average pooling; nothing if ``None``.
+    """
+
+    head: nn.Linear
+    projector: nn.Module | None = None
+
+
 class Criterion(nn.Module):
     """Base of every criterion.
 
@@ -31,14 +43,27 @@ class Criterion(nn.Module):
         version: Bumped whenever the numbers change; part of every recipe's digest.
         terms: Names of the loss terms that :meth:`forward` returns.
         teachers: How many teachers it can learn from.
+        deploys: Whether it changes the network that is trained and deployed; it then has :meth:`parts`.
     """
 
     version: ClassVar[int] = 1
     terms: ClassVar[tuple[str, ...]]
     teachers: ClassVar[Teachers] = Teachers.ONE
+    deploys: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()  # nn.Module's own takes any argument, and a misspelt option would go unnoticed
+
+    def parts(self, student: NetworkSpec, teachers: Sequence[NetworkSpec], data: DataSpec) -> Parts:
+        """What the student is given before :meth:`setup`, which sees it with these parts.
+
+        When a trained student is loaded from the store, the same is built from networks without trained weights, and
+        its own weights follow.
+
+        Raises:
+            ConfigError: They cannot be made for this pair; the message says why.
+        """
+        raise NotImplementedError
 
     def setup(self, student: NetworkSpec, teachers: Sequence[NetworkSpec], data: DataSpec) -> None:
         """Checks that the mathematics fits these networks, and creates trainable parts.

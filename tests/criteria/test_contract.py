@@ -63,13 +63,17 @@ METHODS = [pytest.param(path, id=path.stem) for path in FILES]
 LOSSES = [pytest.param(path, id=path.stem) for path in FILES if load(path).targets]
 
 
+def wrapped(body, name):
+    return Network(
+        body, name=name, num_classes=10, mean=DATA.mean, std=DATA.std, taps=body.taps, heads=[find_head(body, 10)]
+    )
+
+
 class Side:
     """A network with what a criterion is told of it."""
 
-    def __init__(self, body, name, taps):
-        self.network = Network(
-            body, name=name, num_classes=10, mean=DATA.mean, std=DATA.std, taps=body.taps, heads=[find_head(body, 10)]
-        )
+    def __init__(self, network, taps):
+        self.network = network
         taps = expand_taps(self.network, taps)
         self.spec = probe(self.network, taps, DATA)
         self.read = TapReader(self.network, taps)
@@ -81,12 +85,22 @@ class Rig:
     def __init__(self, path, pair):
         self.method = load(path)
         torch.manual_seed(0)
-        self.student = Side(CifarResNet(8, num_classes=10), "student", self.method.taps("student"))
-        self.teachers = [Side(build(), "teacher", self.method.taps("teacher")) for build in TEACHERS[pair]]
+        self.student = Side(wrapped(CifarResNet(8, num_classes=10), "student"), self.method.taps("student"))
+        self.teachers = [Side(wrapped(build(), "teacher"), self.method.taps("teacher")) for build in TEACHERS[pair]]
         for teacher in self.teachers:
             teacher.network.eval()
         self.batch = Batch(torch.rand(8, 3, 16, 16), LABELS[:8], torch.arange(8))
+        self.student = self.grafted()
         self.criteria = self.build()
+
+    def grafted(self):
+        student = self.student
+        for name, target in self.method.targets.items():
+            if target.deploys:
+                others = [teacher.spec for teacher in self.teachers]
+                student.network.graft(*target(**self.method.options[name]).parts(student.spec, others, DATA))
+                student = Side(student.network, self.method.taps("student"))
+        return student
 
     def build(self):
         torch.manual_seed(1)
