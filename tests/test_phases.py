@@ -81,8 +81,8 @@ def test_boundaries_and_flows_only_initialise_and_leave_the_classifier_alone(met
 
 
 def test_a_hint_trains_the_student_up_to_its_tap_and_the_connector(outputs: Path) -> None:
-    trainer, student = made("fitnet_hints", outputs=outputs)
-    of = distiller(trainer, student).train()
+    trainer, student = made("[fitnet_hints,at]", "method.weights.task=1", outputs=outputs)
+    of = distiller(trainer, student).train()  # the taps of at, which does not count yet, are not its own
     stages = {"student.body.conv.weight", "student.body.norm.weight", "student.body.norm.bias"}
     stages |= {"student.body.stages.0", "student.body.stages.1"}
     assert trained(of) == stages | {"criteria.fitnet.connectors.0"}
@@ -128,6 +128,13 @@ def test_a_wrong_phase_is_found_before_anything_is_trained(override: str, line: 
     problems, _ = check_all(made_recipes, settings(outputs))
     with pytest.raises(ConfigError, match=line):
         raise ConfigError(problems)
+
+
+def test_a_phase_up_to_taps_that_nothing_reads_is_refused(outputs: Path) -> None:
+    weights = ("method.phases.hint.weights={kd: 1}", "method.weights={task: 1, kd: 1, fitnet: 1}")
+    made_recipes = recipes(*PAIR, "method=fitnet_hints", *weights, outputs=outputs)
+    (problem,), _ = check_all(made_recipes, settings(outputs))
+    assert problem.startswith("method.phases.hint.train=taps: its terms read no tap of the student")
 
 
 def test_the_moving_average_is_of_the_weights_in_every_phase(outputs: Path) -> None:

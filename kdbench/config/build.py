@@ -188,20 +188,24 @@ class Builder:
             except ConfigError as error:
                 raise UnsuitableError(f"{recipe.chain()}: {problem}" for problem in error.problems) from error
 
-    def _phases(self, recipe: Recipe, student: Network, data: DataSpec) -> list[Phase]:
+    def _phases(self, recipe: Recipe, student: Network, criteria: Mapping[str, Criterion],
+                data: DataSpec) -> list[Phase]:  # fmt: skip
         """What comes before the training proper, with the parts of the student that stay as they are."""
         phases = (recipe.method or {}).get("phases", {})
         if phases and recipe.network["train"] == "head":
             raise ConfigError(f"{recipe.name}: a method in phases trains the whole network, not the head alone")
-        return [Phase(phase["epochs"], phase["weights"], phase["optim"], self._frozen(recipe, student, phase, data),
-                      f"method.phases.{name}.optim") for name, phase in phases.items()]  # fmt: skip
-
-    def _frozen(self, recipe: Recipe, student: Network, phase: Mapping[str, Any], data: DataSpec) -> tuple[str, ...]:
-        if phase["train"] != "taps":
-            return ("",) if phase["train"] == "criteria" else ()
-        assert recipe.method is not None
-        taps = [tap for sides in recipe.method["taps"].values() for tap in expand_taps(student, sides["student"])]
-        return modules_after(student, taps, data)
+        made = []
+        for name, phase in phases.items():
+            where, frozen = f"method.phases.{name}", {"student": (), "criteria": ("",)}.get(phase["train"])
+            if frozen is None:
+                assert recipe.method is not None
+                counted = [key for key, criterion in criteria.items() if {*criterion.terms} & phase["weights"].keys()]
+                read = [tap for key in counted for tap in recipe.method["taps"].get(key, {}).get("student", ())]
+                if not read:
+                    raise ConfigError(f"{where}.train=taps: its terms read no tap of the student; use train=student")
+                frozen = modules_after(student, expand_taps(student, read), data)
+            made.append(Phase(phase["epochs"], phase["weights"], phase["optim"], frozen, f"{where}.optim"))
+        return made
 
     def distiller(self, recipe: Recipe, student: Network, teachers: Sequence[Network], data: DataSpec,
                   steps_per_epoch: int) -> Distiller:  # fmt: skip
@@ -209,16 +213,17 @@ class Builder:
         assert recipe.optim is not None
         self._graft(recipe, student, teachers, data)
         method = recipe.method or {"weights": {TASK: 1.0}, "taps": {}}
+        criteria = self.criteria(recipe, student, teachers, data)
         return Distiller(
             student,
             teachers,
-            self.criteria(recipe, student, teachers, data),
+            criteria,
             weights=method["weights"],
             taps=method["taps"],
             optim=recipe.optim,
             steps_per_epoch=steps_per_epoch,
             max_epochs=recipe.phase_epochs[-1],
-            before=self._phases(recipe, student, data),
+            before=self._phases(recipe, student, criteria, data),
             seed=recipe.seed,
             only=known_heads(student) if recipe.network["train"] == "head" else (),
             ema=recipe.budget["ema"],
