@@ -21,7 +21,7 @@ from kdbench.core.types import DataSpec, NetworkSpec
 from kdbench.criteria.base import Criterion
 from kdbench.data.catalog import describe
 from kdbench.data.load import DataSplits, load_data
-from kdbench.distiller import TASK, Distiller
+from kdbench.distiller import TASK, Distiller, Recall
 from kdbench.metrics.base import Evaluation
 from kdbench.models.create import create_network
 from kdbench.models.network import Network
@@ -208,8 +208,11 @@ class Builder:
         return made
 
     def distiller(self, recipe: Recipe, student: Network, teachers: Sequence[Network], data: DataSpec,
-                  steps_per_epoch: int) -> Distiller:  # fmt: skip
-        """The recipe's training, ready to fit; the student is given the parts that its method deploys."""
+                  steps_per_epoch: int, recalls: Sequence[Recall | None] = ()) -> Distiller:  # fmt: skip
+        """The recipe's training, ready to fit; ``recalls`` answer in place of the teachers.
+
+        The student is given the parts that its method deploys.
+        """
         assert recipe.optim is not None
         self._graft(recipe, student, teachers, data)
         method = recipe.method or {"weights": {TASK: 1.0}, "taps": {}}
@@ -226,7 +229,10 @@ class Builder:
             before=self._phases(recipe, student, criteria, data),
             seed=recipe.seed,
             only=known_heads(student) if recipe.network["train"] == "head" else (),
+            recalls=recalls,
+            teacher_precision=method.get("teaching", {}).get("precision"),
             ema=recipe.budget["ema"],
+            compile_mode=recipe.budget["compile"],
             trusted=self._trusted,
         )
 

@@ -19,6 +19,7 @@ from kdbench.criteria.kd import KD
 from kdbench.criteria.kdsvd import KDSVD
 from kdbench.criteria.label_smoothing import LabelSmoothing
 from kdbench.criteria.lskd import LSKD, StandardizedDKD
+from kdbench.criteria.matched_smoothing import MatchedSmoothing
 from kdbench.criteria.nst import NST
 from kdbench.criteria.pkt import PKT
 from kdbench.criteria.reviewkd import ReviewKD
@@ -54,6 +55,7 @@ __all__ = [
     "Criterion",
     "FitNet",
     "LabelSmoothing",
+    "MatchedSmoothing",
     "Parts",
     "ReviewKD",
     "SimKD",
