@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from kdbench.core.clock import Clock
+from kdbench.core.phases import Phase
 from kdbench.core.ranks import Share, rank
 from kdbench.core.schedules import make_schedule
 from kdbench.core.seeds import derive_seed
@@ -64,7 +65,7 @@ class _Reader:
         self._own = {criterion: expand_taps(network, names) for criterion, names in taps.items()}
         self._read = TapReader(network, [name for names in self._own.values() for name in names])
         if compile_mode is not None:  # here alone: whoever measures the network, runs it as it is
-            self._read.network = torch.compile(network, mode=compile_mode)
+            self._read.network = cast(nn.Module, torch.compile(network, mode=compile_mode))
 
     def __call__(self, inputs: Tensor) -> ModelOutput:
         return self._read(inputs)
@@ -101,7 +102,8 @@ class Distiller(pl.LightningModule):
         taps: For each criterion that reads features, names of the ``student``'s and of the ``teacher``'s taps.
         optim: Optimiser and schedule.
         steps_per_epoch: Optimiser steps per epoch.
-        max_epochs: Epochs of the whole training.
+        max_epochs: Epochs of the training proper.
+        before: Phases that come before it, each with weights and an optimiser of its own.
         seed: Reseeds the global generator as a function of the step, so that a resumed run draws the same dropout.
         only: Module paths of the parts to train while everything else stays frozen; empty trains all.
         recalls: For each teacher what answers in its place, or ``None``; empty: all are asked live.
@@ -127,6 +129,7 @@ class Distiller(pl.LightningModule):
         optim: Mapping[str, Any],
         steps_per_epoch: int,
         max_epochs: int,
+        before: Sequence[Phase] = (),
         seed: int,
         only: Sequence[str] = (),
         recalls: Sequence[Recall | None] = (),
@@ -142,21 +145,23 @@ class Distiller(pl.LightningModule):
         self.ema = None if ema is None else _frozen(copy.deepcopy(student))
         self._ema_decay = ema
         self._only = tuple(only)
-        student.requires_grad_(not self._only)
+        if self._only:
+            student.requires_grad_(False)
         for path in self._only:
             student.get_submodule(path).requires_grad_(True)
+        self._trainable = [parameter for parameter in student.parameters() if parameter.requires_grad]
         self._teachers = tuple(_frozen(teacher) for teacher in teachers)
         sides = {side: {name: both[side] for name, both in (taps or {}).items()} for side in ("student", "teacher")}
         self._student_reader = _Reader(student, sides["student"], compile_mode)
         self._teacher_readers = tuple(_Reader(teacher, sides["teacher"]) for teacher in self._teachers)
         self._recalls = tuple(recalls) or (None,) * len(self._teachers)
         self._teacher_precision = teacher_precision
-        self._schedules = {name: make_schedule(name, value) for name, value in weights.items()}
-        self._optim, self._trusted, self._synchronised = optim, trusted, synchronised
-        self._steps_per_epoch, self._max_epochs, self._seed = steps_per_epoch, max_epochs, seed
-        self._averages = ("loss", "acc", *(f"term/{name}" for name in self._schedules))
-        self.register_buffer("_sums", torch.zeros(len(self._averages), dtype=torch.float64), persistent=False)
+        self._phases = (*before, Phase(max_epochs, weights, optim))
+        self._steps_per_epoch, self._seed, self._trusted = steps_per_epoch, seed, trusted
+        self._synchronised = synchronised
+        self.register_buffer("_sums", torch.zeros(0, dtype=torch.float64), persistent=False)
         self._seen = 0
+        self.enter_phase(0)
         self.teacher_queries = self._forwards = 0
         self.teacher_clock = Clock()
 
@@ -170,11 +175,37 @@ class Distiller(pl.LightningModule):
         """The network that is evaluated and kept: the moving average where there is one."""
         return self.student if self.ema is None else self.ema
 
+    def enter_phase(self, number: int) -> None:
+        """Lets the terms, and the trainable parts, of phase ``number`` hold; the last one is the training proper."""
+        self.phase, phase = number, self._phases[number]
+        self._past = sum(past.epochs for past in self._phases[:number]) * self._steps_per_epoch
+        self._schedules = {name: make_schedule(name, value) for name, value in phase.weights.items()}
+        self._averages = ("loss", "acc", *(f"term/{name}" for name in self._schedules))
+        self._sums = self._sums.new_zeros(len(self._averages))
+        self._active: dict[str, Criterion] = {}
+        for name, criterion in self.criteria.items():
+            assert isinstance(criterion, Criterion)
+            wanted = self._schedules.keys() & set(criterion.terms)
+            criterion.requires_grad_(bool(wanted))
+            criterion.enter_phase(wanted)
+            if wanted:
+                self._active[name] = criterion
+        for parameter in self._trainable:
+            parameter.requires_grad_(True)
+        for path in phase.frozen:
+            self.student.get_submodule(path).requires_grad_(False)
+        self.train(self.training)
+
+    @property
+    def in_last_phase(self) -> bool:
+        """Whether this is the training proper, whose weights alone can be the best."""
+        return self.phase + 1 == len(self._phases)
+
     def train(self, mode: bool = True) -> Distiller:
-        """Train mode for the student and the criteria; a frozen body and the moving average stay in eval mode."""
+        """Train mode for the student and the criteria; what is frozen and the moving average stay in eval mode."""
         super().train(mode)
-        if self._only:
-            self.student.eval()
+        for path in ("",) if self._only else self._phases[self.phase].frozen:
+            self.student.get_submodule(path).eval()
         if self.ema is not None:
             self.ema.eval()
         return self
@@ -185,22 +216,30 @@ class Distiller(pl.LightningModule):
         return super()._apply(fn, recurse)
 
     def progress(self) -> Progress:
-        """Where the training stands."""
-        return Progress(self.global_step, self._steps_per_epoch * self._max_epochs, self._steps_per_epoch)
+        """Where the phase stands."""
+        epochs = self._phases[self.phase].epochs
+        return Progress(self.global_step - self._past, epochs * self._steps_per_epoch, self._steps_per_epoch)
+
+    def on_train_epoch_start(self) -> None:
+        """Goes on to the next phase where one ends, with a new optimiser and a schedule from its start."""
+        if self.progress().fraction >= 1.0 and not self.in_last_phase:
+            self.enter_phase(self.phase + 1)
+            self.trainer.strategy.setup_optimizers(self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Weighted sum of the terms on one batch, a scalar; of several devices each has it of all rows."""
         progress = self.progress()
+        step = self._past + progress.step
         share = Share(batch, synchronised=self._synchronised)
-        self._reseed(progress.step, *([rank()] if share.divided else []))
+        self._reseed(step, *([rank()] if share.divided else []))
         teachers = self._ask_teachers(share)
         with share.statistics():
             student = self._student_reader(share.own.inputs)
         logits = share.gather(student.logits)
         terms = {TASK: task_loss(logits, batch.target)}
         if share.divided:
-            self._reseed(progress.step)  # networks draw for their own rows, criteria the same on every rank
-        for name, criterion in self.criteria.items():
+            self._reseed(step)  # networks draw for their own rows, criteria the same on every rank
+        for name, criterion in self._active.items():
             own = self._student_reader.share(name, student)
             others = [
                 reader.share(name, output) for reader, output in zip(self._teacher_readers, teachers, strict=True)
@@ -219,7 +258,7 @@ class Distiller(pl.LightningModule):
             torch.cuda.manual_seed(seed)
 
     def _ask_teachers(self, share: Share) -> tuple[ModelOutput, ...]:
-        if not self._teacher_readers:
+        if not self._active:
             return ()
         self.teacher_queries += len(share.batch.target) * len(self._teacher_readers)
         with self.teacher_clock.running(self.device), torch.no_grad(), self._teacher_autocast():
@@ -236,7 +275,7 @@ class Distiller(pl.LightningModule):
             self._forwards += len(share.batch.target)
             output = reader(share.own.inputs)
         else:
-            output = recall(share.own, self.progress().step // self._steps_per_epoch)
+            output = recall(share.own, (self._past + self.progress().step) // self._steps_per_epoch)
         return output if self._teacher_precision is None else _in_float32(output)
 
     @torch.no_grad()
@@ -255,6 +294,8 @@ class Distiller(pl.LightningModule):
         self._seen = 0
         row = {f"train/{name}": value for name, value in zip(self._averages, means, strict=True)}
         row["train/acc"] *= 100.0
+        if len(self._phases) > 1:
+            row["phase"] = self.phase + 1
         progress = self.progress()
         row.update({f"train/weight/{name}": schedule(progress) for name, schedule in self._schedules.items()})
         return row
@@ -272,8 +313,7 @@ class Distiller(pl.LightningModule):
         super().optimizer_step(*args, **kwargs)
         done = self.progress()
         with torch.no_grad():
-            for criterion in self.criteria.values():
-                assert isinstance(criterion, Criterion)
+            for criterion in self._active.values():
                 criterion.after_step(replace(done, step=done.step + 1))  # Lightning counts the step after this hook
             self._move_average(done.step)
 
@@ -289,17 +329,17 @@ class Distiller(pl.LightningModule):
                 value.copy_(current[name])
 
     def configure_optimizers(self) -> Any:
-        """Optimiser over the student and every trainable part of the criteria; schedule per step."""
+        """The phase's optimiser over the student and every trainable part of the criteria; schedule per step."""
+        phase, steps = self._phases[self.phase], self._steps_per_epoch
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = make_optimizer(self._optim, parameters, self._trusted)
-        scheduler = make_scheduler(
-            optimizer, self._optim["schedule"], self._steps_per_epoch * self._max_epochs, self._steps_per_epoch
-        )
+        optimizer = make_optimizer(phase.optim, parameters, self._trusted, where=phase.where)
+        scheduler = make_scheduler(optimizer, phase.optim["schedule"], steps * phase.epochs, steps, where=phase.where)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the running averages, so that an epoch that was interrupted reports what it would have."""
         checkpoint["distiller"] = {
+            "phase": self.phase,
             "sums": self._sums.cpu().clone(),
             "seen": self._seen,
             "teacher_queries": self.teacher_queries,
@@ -310,6 +350,7 @@ class Distiller(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Inverse of :meth:`on_save_checkpoint`."""
         state = checkpoint["distiller"]
+        self.enter_phase(state["phase"])
         self._sums.copy_(state["sums"])
         self._seen, self.teacher_queries = state["seen"], state["teacher_queries"]
         self._forwards = state["teacher_forwards"]

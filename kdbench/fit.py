@@ -66,7 +66,7 @@ class Loop:
     """What a training is run with beside what determines its weights.
 
     Attributes:
-        max_epochs: Epochs of the whole training.
+        max_epochs: Epochs of the whole training, all phases together.
         precision: A key of :data:`kdbench.distiller.AUTOCAST`.
         clip: Largest norm of the gradient, or ``None``.
         select_on: ``last``, ``val`` or ``test``.
@@ -202,6 +202,7 @@ class _Recorder(pl.Callback):
         with self._clock.running(pl_module.device), whole(trainer.strategy):
             for split, measure in self._measure.items():
                 row.update({f"{split}/{name}": value for name, value in measure(pl_module.deployed).items()})
+        if pl_module.in_last_phase:
             self._keep_best(row, pl_module)
         self.record.history.append(row)
         self._observer.on_epoch(row, epoch)

@@ -107,7 +107,10 @@ class Trainer:
             self.builder.check_fit(network, data.spec)
         loader = self._train_loader(recipe, data)
         make_recalls(recipe, teachers, loader, data.spec, self._cache, lambda _: None)
-        self.builder.distiller(recipe, student, teachers, data.spec, len(loader)).configure_optimizers()
+        distiller = self.builder.distiller(recipe, student, teachers, data.spec, len(loader))
+        for number in range(len(recipe.phase_epochs)):
+            distiller.enter_phase(number)
+            distiller.configure_optimizers()
 
     def make(self, recipe: Recipe, observer: Observer, *, on_wait: Callable[[str], None] | None = None) -> Entry:
         """The recipe's network from the store, or trained now; what it is taught by must be in the store.
@@ -131,15 +134,19 @@ class Trainer:
         data = self.builder.data(recipe)
         student, teachers = self._networks(recipe, data)
         measure = self._measures(recipe, data, teachers, observer.on_note)
-        teacher_seconds, queries, forwards, extra = 0.0, 0, 0, 0
+        teacher_seconds, queries, forwards, extra, own = 0.0, 0, 0, 0, count_parameters(student)
         record = Record()
         if recipe.epochs:
             assert recipe.optim is not None
-            for note in schedule_notes(recipe.optim["schedule"], recipe.epochs):
+            for note in schedule_notes(recipe.optim["schedule"], recipe.phase_epochs[-1]):
                 observer.on_note(note)
             loader = self._train_loader(recipe, data)
             recalls = make_recalls(recipe, teachers, loader, data.spec, self._cache, observer.on_note)
             distiller = self.builder.distiller(recipe, student, teachers, data.spec, len(loader), recalls)
+            if added := count_parameters(student) - own:
+                observer.on_note(
+                    f"{recipe.name} is deployed as its method changes it: {own + added} parameters, {own} without it"
+                )
             observed = _observed(recipe, measure)
             with ranks_running(self.settings.devices, self.device.type, _other_rank, self.settings, recipe, draft):
                 record = fit(distiller, loader, draft, self._loop(recipe), measure=observed, observer=observer)
@@ -159,7 +166,7 @@ class Trainer:
             seconds["total"] - sum(seconds[part] for part in ("data", "evaluation", "teacher")), 0.0
         )
         metrics |= {"teacher_queries": queries, "teacher_forwards": forwards, "extra_parameters": extra}
-        metrics["seconds"] = seconds
+        metrics |= {"seconds": seconds, "added_parameters": metrics["parameters"] - own}
         return draft.commit(metrics, record.history, environment(self.settings, self.device))
 
     # -- parts ----------------------------------------------------------------------------------------------------

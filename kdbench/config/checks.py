@@ -48,7 +48,7 @@ def coerce(key: str, default: Any, value: Any) -> tuple[Any, str | None]:
             default = None if value is None else example
     if default is None:
         return value, None
-    is_weight = key.startswith("method.weights.") and key.count(".") == 2  # a number or a schedule
+    is_weight = key.startswith("method.") and key.split(".")[-2] == "weights"  # a number or a schedule
     if (isinstance(default, float) or is_weight) and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value), None
     if is_weight and isinstance(value, Mapping):

@@ -13,6 +13,7 @@ from kdbench.config.checks import BUDGET_KEYS
 from kdbench.config.jobs import Job
 from kdbench.config.source import NONE, ROLE_KEYS, TEACHER_KEYS
 from kdbench.core.errors import ConfigError, Problems, StoreError, nearest
+from kdbench.core.phases import resolve_phases
 from kdbench.core.recipe import Recipe, topological
 from kdbench.data.catalog import IDENTITY_EXCLUDES
 
@@ -257,6 +258,8 @@ def _recipe(name: str, component: Mapping[str, Any], init: Mapping[str, Any] | N
     method = None
     if (teachers or hop["method"]["guidance"] == "none") and hop["method"]["criteria"] and not used_as_is:
         method = {key: hop["method"][key] for key in ("criteria", "weights", "taps")}
+        if phases := resolve_phases(hop["method"].get("phases", {}), budget["max_epochs"]):
+            method["phases"] = phases
         if teachers and (teaching := teaching_of(hop)):
             method["teaching"] = teaching
     return Recipe(

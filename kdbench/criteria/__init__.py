@@ -1,7 +1,9 @@
 """Distillation losses, one paper per file."""
 
+from kdbench.criteria.ab import AB
 from kdbench.criteria.at import AT
-from kdbench.criteria.base import Criterion, Teachers
+from kdbench.criteria.base import Criterion, Parts, Teachers
+from kdbench.criteria.catkd import CATKD
 from kdbench.criteria.cc import CC
 from kdbench.criteria.ckd import CKD
 from kdbench.criteria.cmkd import CMKD
@@ -10,6 +12,8 @@ from kdbench.criteria.crd import CRD
 from kdbench.criteria.dist import DIST
 from kdbench.criteria.dkd import DKD
 from kdbench.criteria.fitnet import FitNet
+from kdbench.criteria.fsp import FSP
+from kdbench.criteria.ft import FT
 from kdbench.criteria.icd import ICD
 from kdbench.criteria.kd import KD
 from kdbench.criteria.kdsvd import KDSVD
@@ -20,18 +24,23 @@ from kdbench.criteria.nst import NST
 from kdbench.criteria.pkt import PKT
 from kdbench.criteria.reviewkd import ReviewKD
 from kdbench.criteria.rkd import RKD
+from kdbench.criteria.simkd import SimKD
 from kdbench.criteria.sp import SP
 from kdbench.criteria.srrl import SRRL
 from kdbench.criteria.vid import VID
 
 __all__ = [
+    "AB",
     "AT",
+    "CATKD",
     "CC",
     "CKD",
     "CMKD",
     "CRD",
     "DIST",
     "DKD",
+    "FSP",
+    "FT",
     "ICD",
     "KD",
     "KDSVD",
@@ -47,7 +56,9 @@ __all__ = [
     "FitNet",
     "LabelSmoothing",
     "MatchedSmoothing",
+    "Parts",
     "ReviewKD",
+    "SimKD",
     "StandardizedDKD",
     "Teachers",
 ]

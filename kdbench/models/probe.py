@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kdbench.core.taps import TapReader
+from kdbench.core.taps import TapReader, resolve_tap
 from kdbench.core.types import DataSpec, NetworkSpec, Tap
 from kdbench.models.network import Network
 
@@ -56,6 +56,13 @@ def describe_taps(network: Network, data: DataSpec) -> list[TapRow]:
     named = [(name, tap) for name, tap in network.taps.items() if tap in shapes]
     named += [(path, Tap(path)) for path, _ in network.named_modules() if Tap(path) in shapes]
     return [TapRow(name, tap.path, tap.io, shapes[tap]) for name, tap in named]
+
+
+def modules_after(network: Network, taps: Sequence[str], data: DataSpec) -> tuple[str, ...]:
+    """Paths of the modules that a forward pass begins only when it has passed all of ``taps``."""
+    order = list(dry_run(network, data)[1])
+    last = max(order.index(resolve_tap(network, name)) for name in taps)
+    return tuple(tap.path for tap in order[last + 1 :] if tap.io == "input")
 
 
 def dry_run(network: Network, data: DataSpec) -> tuple[Tensor, dict[Tap, tuple[int, ...]]]:

@@ -46,6 +46,11 @@ class Method(NamedTuple):
         return [tap for sides in self.yaml["taps"].values() for tap in sides[side]]
 
 
+def weighed(method) -> set[str]:
+    """The terms that count in some phase of the training."""
+    return {term for part in (method, *method.get("phases", {}).values()) for term in part["weights"]}
+
+
 def load(path) -> Method:
     method = COMPOSER.resolve((f"method={path.stem}",), ())["method"]
     options = {name: dict(node) for name, node in method["criteria"].items()}
@@ -58,13 +63,17 @@ METHODS = [pytest.param(path, id=path.stem) for path in FILES]
 LOSSES = [pytest.param(path, id=path.stem) for path in FILES if load(path).targets]
 
 
+def wrapped(body, name):
+    return Network(
+        body, name=name, num_classes=10, mean=DATA.mean, std=DATA.std, taps=body.taps, heads=[find_head(body, 10)]
+    )
+
+
 class Side:
     """A network with what a criterion is told of it."""
 
-    def __init__(self, body, name, taps):
-        self.network = Network(
-            body, name=name, num_classes=10, mean=DATA.mean, std=DATA.std, taps=body.taps, heads=[find_head(body, 10)]
-        )
+    def __init__(self, network, taps):
+        self.network = network
         taps = expand_taps(self.network, taps)
         self.spec = probe(self.network, taps, DATA)
         self.read = TapReader(self.network, taps)
@@ -76,12 +85,22 @@ class Rig:
     def __init__(self, path, pair):
         self.method = load(path)
         torch.manual_seed(0)
-        self.student = Side(CifarResNet(8, num_classes=10), "student", self.method.taps("student"))
-        self.teachers = [Side(build(), "teacher", self.method.taps("teacher")) for build in TEACHERS[pair]]
+        self.student = Side(wrapped(CifarResNet(8, num_classes=10), "student"), self.method.taps("student"))
+        self.teachers = [Side(wrapped(build(), "teacher"), self.method.taps("teacher")) for build in TEACHERS[pair]]
         for teacher in self.teachers:
             teacher.network.eval()
         self.batch = Batch(torch.rand(8, 3, 16, 16), LABELS[:8], torch.arange(8))
+        self.student = self.grafted()
         self.criteria = self.build()
+
+    def grafted(self):
+        student = self.student
+        for name, target in self.method.targets.items():
+            if target.deploys:
+                others = [teacher.spec for teacher in self.teachers]
+                student.network.graft(*target(**self.method.options[name]).parts(student.spec, others, DATA))
+                student = Side(student.network, self.method.taps("student"))
+        return student
 
     def build(self):
         torch.manual_seed(1)
@@ -125,7 +144,7 @@ def rig(request, path):
 @pytest.mark.parametrize("path", METHODS)
 def test_terms_are_finite_float32_scalars_with_the_weighted_names(path, rig):
     terms = rig.terms()
-    assert terms.keys() == rig.method.yaml["weights"].keys() - {"task"}
+    assert terms.keys() == weighed(rig.method.yaml) - {"task"}
     assert all(term.shape == () and term.dtype == torch.float32 and term.isfinite() for term in terms.values())
 
 
@@ -183,7 +202,7 @@ def test_yaml_has_the_common_keys_and_weighs_what_its_criteria_return(path):
     assert method["guidance"] in ("chain", "dense", "none")
     assert method["taps"].keys() <= method["criteria"].keys()
     assert all(sides.keys() == {"student", "teacher"} for sides in method["taps"].values())
-    assert set(method["weights"]) == {"task"}.union(*(target.terms for target in load(path).targets.values()))
+    assert weighed(method) == {"task"}.union(*(target.terms for target in load(path).targets.values()))
 
 
 @pytest.mark.parametrize("path", METHODS)
