@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -50,15 +51,16 @@ class _Reader:
     def __call__(self, inputs: Tensor) -> ModelOutput:
         return self._read(inputs)
 
-    def share(self, criterion: str, output: ModelOutput) -> ModelOutput:
-        return ModelOutput(output.logits, {name: output.features[name] for name in self._own.get(criterion, ())})
+    def share(self, criterion: str, output: ModelOutput, ask: Callable[[Tensor], ModelOutput]) -> ModelOutput:
+        own = {name: output.features[name] for name in self._own.get(criterion, ())}
+        return ModelOutput(output.logits, own, lambda inputs: self.share(criterion, ask(inputs), ask))
 
 
 class Distiller(pl.LightningModule):
     """Trains ``student`` on the weighted sum of the task loss and the terms of ``criteria``.
 
     The only place that multiplies terms by weights. Teachers live outside the module tree: they are moved with it, and
-    are absent from parameters, ``state_dict`` and train mode; no gradient graph is ever built through them.
+    are absent from parameters, ``state_dict`` and train mode; no gradient ever reaches their weights.
 
     Args:
         student: The network to train; maps pixels to logits `(B, C)`.
@@ -147,9 +149,10 @@ class Distiller(pl.LightningModule):
         student = self._student_reader(batch.inputs)
         terms = {TASK: task_loss(student.logits, batch.target)}
         for name, criterion in self.criteria.items():
-            own = self._student_reader.share(name, student)
+            own = self._student_reader.share(name, student, self._student_reader)
             others = [
-                reader.share(name, output) for reader, output in zip(self._teacher_readers, teachers, strict=True)
+                reader.share(name, output, partial(self._query, reader))
+                for reader, output in zip(self._teacher_readers, teachers, strict=True)
             ]
             terms.update(criterion(own, others, batch))
         weighted = [schedule(progress) * terms[name] for name, schedule in self._schedules.items()]
@@ -164,11 +167,13 @@ class Distiller(pl.LightningModule):
             torch.cuda.manual_seed(seed)
 
     def _ask_teachers(self, batch: Batch) -> tuple[ModelOutput, ...]:
-        if not self._teacher_readers:
-            return ()
-        self.teacher_queries += len(batch.target) * len(self._teacher_readers)
-        with self.teacher_clock.running(self.device), torch.no_grad():
-            return tuple(reader(batch.inputs) for reader in self._teacher_readers)
+        with torch.no_grad():
+            return tuple(self._query(reader, batch.inputs) for reader in self._teacher_readers)
+
+    def _query(self, reader: _Reader, inputs: Tensor) -> ModelOutput:
+        self.teacher_queries += len(inputs)
+        with self.teacher_clock.running(self.device):
+            return reader(inputs)
 
     @torch.no_grad()
     def _record(self, loss: Tensor, terms: Mapping[str, Tensor], logits: Tensor, target: Tensor) -> None:

@@ -113,7 +113,7 @@ class TapReader:
                 )
             features[name] = value
         self._features = {}
-        return ModelOutput(logits, features)
+        return ModelOutput(logits, features, self)
 
     def close(self) -> None:
         """Removes the hooks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -24,16 +24,23 @@ class Batch(NamedTuple):
     index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride] (tuple.index is of no use here)
 
 
+def _nobody(inputs: Tensor) -> ModelOutput:
+    raise NotImplementedError("no network stands behind this output that could be asked about other inputs")
+
+
 class ModelOutput(NamedTuple):
     """What one forward pass gave.
 
     Attributes:
         logits: Unnormalised scores, `(B, C)`.
         features: The activation at each tap that was asked for, by the tap's name.
+        ask: Runs the same network on other inputs, in its mode and under the caller's gradient mode: what attacks,
+            input gradients and second views need. A teacher's weights stay frozen, and each sample is a query.
     """
 
     logits: Tensor
     features: Mapping[str, Tensor]
+    ask: Callable[[Tensor], ModelOutput] = _nobody
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Distillation losses, one paper per file."""
 
+from kdbench.criteria.ard import ARD
 from kdbench.criteria.at import AT
 from kdbench.criteria.base import Criterion, Teachers
 from kdbench.criteria.cc import CC
@@ -12,6 +13,7 @@ from kdbench.criteria.dkd import DKD
 from kdbench.criteria.fitnet import FitNet
 from kdbench.criteria.icd import ICD
 from kdbench.criteria.kd import KD
+from kdbench.criteria.kdiga import KDIGA
 from kdbench.criteria.kdsvd import KDSVD
 from kdbench.criteria.label_smoothing import LabelSmoothing
 from kdbench.criteria.lskd import LSKD, StandardizedDKD
@@ -24,6 +26,7 @@ from kdbench.criteria.srrl import SRRL
 from kdbench.criteria.vid import VID
 
 __all__ = [
+    "ARD",
     "AT",
     "CC",
     "CKD",
@@ -33,6 +36,7 @@ __all__ = [
     "DKD",
     "ICD",
     "KD",
+    "KDIGA",
     "KDSVD",
     "LSKD",
     "NST",
