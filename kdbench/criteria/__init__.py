@@ -10,6 +10,7 @@ from kdbench.criteria.confidence_penalty import ConfidencePenalty
 from kdbench.criteria.crd import CRD
 from kdbench.criteria.dist import DIST
 from kdbench.criteria.dkd import DKD
+from kdbench.criteria.dpk import DPK
 from kdbench.criteria.fitnet import FitNet
 from kdbench.criteria.icd import ICD
 from kdbench.criteria.kd import KD
@@ -34,6 +35,7 @@ __all__ = [
     "CRD",
     "DIST",
     "DKD",
+    "DPK",
     "ICD",
     "KD",
     "KDIGA",

@@ -121,5 +121,5 @@ class PGD(Attack):
     def attack(self, network: nn.Module, batch: Batch, epsilon: float) -> Tensor:
         """The point after the last step."""
         start = epsilon * (2 * SampleNoise(batch.index, self.seed, "pgd").uniform(batch.inputs) - 1)
-        return pgd(partial(predict, network), batch.inputs, batch.target, epsilon=epsilon, step=self.step * epsilon, steps=self.steps,
-                   start=start)  # fmt: skip
+        return pgd(partial(predict, network), batch.inputs, batch.target, epsilon=epsilon, step=self.step * epsilon,
+                   steps=self.steps, start=start)  # fmt: skip

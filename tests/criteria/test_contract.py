@@ -169,6 +169,12 @@ def test_criterion_names_its_source_and_how_many_teachers_it_takes(path):
         assert isinstance(target.teachers, Teachers)
 
 
+@pytest.mark.parametrize("path", LOSSES)
+def test_yaml_and_criteria_agree_on_what_is_a_reconstruction(path):
+    documents = [inspect.getdoc(target) or "" for target in load(path).targets.values()]
+    assert path.read_text().startswith("# RECONSTRUCTION: ") == any("A reconstruction" in text for text in documents)
+
+
 @pytest.mark.parametrize("path", METHODS)
 def test_yaml_opens_with_its_description_and_stays_short(path):
     lines = path.read_text().splitlines()
