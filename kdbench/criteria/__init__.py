@@ -18,12 +18,14 @@ from kdbench.criteria.kdiga import KDIGA
 from kdbench.criteria.kdsvd import KDSVD
 from kdbench.criteria.label_smoothing import LabelSmoothing
 from kdbench.criteria.lskd import LSKD, StandardizedDKD
+from kdbench.criteria.mlkd import MLKD
 from kdbench.criteria.nst import NST
 from kdbench.criteria.pkt import PKT
 from kdbench.criteria.reviewkd import ReviewKD
 from kdbench.criteria.rkd import RKD
 from kdbench.criteria.sp import SP
 from kdbench.criteria.srrl import SRRL
+from kdbench.criteria.tf_kd import TfKD
 from kdbench.criteria.vid import VID
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "KDIGA",
     "KDSVD",
     "LSKD",
+    "MLKD",
     "NST",
     "PKT",
     "RKD",
@@ -54,4 +57,5 @@ __all__ = [
     "ReviewKD",
     "StandardizedDKD",
     "Teachers",
+    "TfKD",
 ]

@@ -30,8 +30,10 @@ def _hsic(k: Tensor, m: Tensor, *, unbiased: bool) -> Tensor:
 
 @full_precision
 def linear_cka(student: Tensor, teacher: Tensor, *, unbiased: bool) -> Tensor:
-    r"""Alignment of two representations of a batch, :math:`\mathrm{HSIC}(K, M) / \sqrt{\mathrm{HSIC}(K, K) \,
-    \mathrm{HSIC}(M, M)}` with :math:`K = X X^\top`, :math:`M = Y Y^\top`.
+    r"""Centred kernel alignment of two representations of a batch.
+
+    .. math:: \mathrm{HSIC}(K, M) / \sqrt{\mathrm{HSIC}(K, K) \, \mathrm{HSIC}(M, M)}, \quad
+        K = X X^\top, \; M = Y Y^\top
 
     Args:
         student: :math:`X`, `(B, D)`; at least 4 samples where unbiased.
@@ -190,7 +192,7 @@ class DPK(FeatureCriterion):
             if not (down and across) or height % down or width % across or height // down != width // across:
                 raise ConfigError(
                     f"DPK cannot cut a {height}x{width} map into {down}x{across} square tokens, which method.patch="
-                    f"{self.patch} makes of the deepest one, {sides[-1][0]}x{sides[-1][1]}; choose another patch or taps"
+                    f"{self.patch} makes of the deepest; choose another patch or taps"
                 )
         self.levels = nn.ModuleList(
             HybridLevel((own[0], other[0]), (side[0], side[1]), (down, across), width=self.width, heads=self.heads,
@@ -200,9 +202,12 @@ class DPK(FeatureCriterion):
         self.register_buffer("similarity", torch.full((len(pairs),), 0.5))
 
     def forward(self, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch) -> dict[str, Tensor]:
-        """The terms ``dpk``, summed over levels; ``dpk_student``, its part at the student's tokens; ``dpk_share``,
-        the teacher's part of the tokens, in [0, 1], without gradient. The last two tell whether the student is needed:
-        a decoder that sees the teacher alone has nothing to ask of it."""
+        """The terms ``dpk``, ``dpk_student`` and ``dpk_share``.
+
+        The first is the error summed over levels, the second the same at the student's tokens alone, the third the
+        teacher's part of the tokens, in [0, 1], without gradient. The last two tell whether the student is needed: a
+        decoder that sees the teacher alone asks nothing of it.
+        """
         losses, at_student, shares = [], [], []
         for number, (level, pair) in enumerate(zip(self.levels, paired(student, teachers[0]), strict=True)):
             assert isinstance(level, HybridLevel)

@@ -136,7 +136,7 @@ def test_every_kind_of_share_runs(mask):
 
 
 def test_maps_that_cannot_be_cut_alike_are_refused():
-    with pytest.raises(ConfigError, match="DPK cannot cut a 3x3 map into 2x2 square tokens, which method.patch=1"):
+    with pytest.raises(ConfigError, match=r"DPK cannot cut a 3x3 map into 2x2 square tokens, which method\.patch=1"):
         DPK().setup(spec([(3, 3, 3), (5, 2, 2)]), [spec([(3, 3, 3), (5, 2, 2)])], DATA)
     with pytest.raises(ConfigError, match="DPK cannot cut a 2x2 map into 0x0"):
         DPK(patch=4).setup(spec([(5, 2, 2)]), [spec([(5, 2, 2)])], DATA)
