@@ -90,12 +90,15 @@ class NetworkSpec:
         shapes: Shape of each requested tap without the batch dimension, by the tap's name, in the order asked for.
         head: The classifier, where it is one linear layer; a constant on the teacher's side, of which a criterion may
             keep copies of the weights, as buffers.
+        norms: For each tap the BatchNorm that ran last before it, if one of as many channels did: what is known of the
+            distribution there.
     """
 
     name: str
     num_classes: int
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     head: nn.Linear | None = field(default=None, compare=False, repr=False)
+    norms: Mapping[str, nn.BatchNorm2d] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from kdbench.criteria.ard import ARD
 from kdbench.criteria.at import AT
 from kdbench.criteria.base import Criterion, Teachers
+from kdbench.criteria.bss import BSS
 from kdbench.criteria.cc import CC
 from kdbench.criteria.ckd import CKD
 from kdbench.criteria.cmkd import CMKD
@@ -20,6 +21,7 @@ from kdbench.criteria.label_smoothing import LabelSmoothing
 from kdbench.criteria.lskd import LSKD, StandardizedDKD
 from kdbench.criteria.mlkd import MLKD
 from kdbench.criteria.nst import NST
+from kdbench.criteria.ofd import OFD
 from kdbench.criteria.pkt import PKT
 from kdbench.criteria.reviewkd import ReviewKD
 from kdbench.criteria.rkd import RKD
@@ -31,6 +33,7 @@ from kdbench.criteria.vid import VID
 __all__ = [
     "ARD",
     "AT",
+    "BSS",
     "CC",
     "CKD",
     "CMKD",
@@ -45,6 +48,7 @@ __all__ = [
     "LSKD",
     "MLKD",
     "NST",
+    "OFD",
     "PKT",
     "RKD",
     "SP",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kdbench.core.taps import TapReader
+from kdbench.core.taps import TapReader, resolve_tap
 from kdbench.core.types import DataSpec, NetworkSpec, Tap
 from kdbench.models.network import Network
 
@@ -39,15 +39,43 @@ def probe(network: Network, names: Sequence[str], data: DataSpec) -> NetworkSpec
     Raises:
         ConfigError: A name means nothing in this network, or its place cannot be tapped.
     """
-    reader = TapReader(network, names)
-    try:
-        with _dry(network):
-            features = reader(_samples(network, data)).features
-    finally:
-        reader.close()
+    with _last_norms(network, names) as norms:
+        reader = TapReader(network, names)
+        try:
+            with _dry(network):
+                features = reader(_samples(network, data)).features
+        finally:
+            reader.close()
     head = network.get_submodule(network.head) if network.head else None
     shapes = {name: tuple(features[name].shape[1:]) for name in names}
-    return NetworkSpec(network.name, network.num_classes, shapes, head if isinstance(head, nn.Linear) else None)
+    norms = {name: norm for name, norm in norms.items() if (norm.num_features,) == shapes[name][:1]}
+    return NetworkSpec(network.name, network.num_classes, shapes, head if isinstance(head, nn.Linear) else None, norms)
+
+
+@contextmanager
+def _last_norms(network: Network, names: Sequence[str]) -> Iterator[dict[str, nn.BatchNorm2d]]:
+    """Filled by a forward pass inside it: the BatchNorm that ran last before each tap, or at it."""
+    ran: list[nn.BatchNorm2d] = []
+    found: dict[str, nn.BatchNorm2d] = {}
+
+    def keep(name: str) -> None:
+        if ran:
+            found[name] = ran[-1]
+
+    handles = [module.register_forward_hook(lambda module, *_: ran.append(module))
+               for module in network.modules() if isinstance(module, nn.BatchNorm2d)]  # fmt: skip
+    try:
+        for name in names:
+            tap = resolve_tap(network, name)
+            module = network.get_submodule(tap.path)
+            register = module.register_forward_pre_hook if tap.io == "input" else module.register_forward_hook
+            handles.append(
+                register(lambda *_, name=name: keep(name))
+            )  # after the norm's own hook, where the tap is one
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def describe_taps(network: Network, data: DataSpec) -> list[TapRow]:
