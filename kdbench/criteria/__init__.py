@@ -19,6 +19,7 @@ from kdbench.criteria.kdiga import KDIGA
 from kdbench.criteria.kdsvd import KDSVD
 from kdbench.criteria.label_smoothing import LabelSmoothing
 from kdbench.criteria.lskd import LSKD, StandardizedDKD
+from kdbench.criteria.matched_smoothing import MatchedSmoothing
 from kdbench.criteria.mlkd import MLKD
 from kdbench.criteria.nst import NST
 from kdbench.criteria.ofd import OFD
@@ -58,6 +59,7 @@ __all__ = [
     "Criterion",
     "FitNet",
     "LabelSmoothing",
+    "MatchedSmoothing",
     "ReviewKD",
     "StandardizedDKD",
     "Teachers",
