@@ -119,6 +119,11 @@ class Distiller(pl.LightningModule):
         self.teacher_clock = Clock()
 
     @property
+    def teachers(self) -> tuple[nn.Module, ...]:
+        """The networks whose outputs are constants: none for one that learns together with the student."""
+        return self._teachers
+
+    @property
     def deployed(self) -> nn.Module:
         """The network that is evaluated and kept: the moving average where there is one."""
         return self.student if self.ema is None else self.ema

@@ -27,7 +27,6 @@ from kdbench.data.views import make_views
 from kdbench.fit import AUTOCAST, Loop, Observer, Record, fit
 from kdbench.metrics.cost import count_macs, count_parameters, latency
 from kdbench.metrics.evaluate import evaluate
-from kdbench.models.network import Network
 from kdbench.optim import schedule_notes
 from kdbench.samples import read_samples
 from kdbench.settings import Settings, cores
@@ -112,7 +111,7 @@ class Trainer:
         teachers = [self.builder.trained(teacher.digest).to(self.device) for teacher in recipe.teachers]
         student = self.builder.network(recipe, data.spec)
         measure = self._measures(recipe, data)
-        teacher_seconds, queries, extra = 0.0, 0, 0
+        teacher_seconds, queries, extra, guides = 0.0, 0, 0, ()
         record = Record()
         if recipe.epochs:
             assert recipe.optim is not None
@@ -124,14 +123,14 @@ class Trainer:
             record = fit(distiller, loader, draft, self._loop(recipe), measure=observed, observer=observer)
             teacher_seconds, queries = distiller.teacher_clock.seconds, distiller.teacher_queries
             extra = count_parameters(distiller.criteria)
-            student = distiller.deployed
+            student, guides = distiller.deployed, distiller.teachers
         raise_if_stopped()
         student = student.to(self.device)
         _check_weights(recipe, student)
         draft.write_weights("last", student.state_dict())
         if record.best_weights is not None:
             draft.write_weights("best", record.best_weights)
-        metrics = self._final(recipe, student, teachers, draft, record, data, measure)
+        metrics = self._final(recipe, student, guides, draft, record, data, measure)
         seconds = {**record.seconds, "teacher": teacher_seconds}
         seconds["student"] = max(
             seconds["total"] - sum(seconds[part] for part in ("data", "evaluation", "teacher")), 0.0
@@ -178,7 +177,7 @@ class Trainer:
         splits = {"val": data.val, "test": data.test}
         return {name: partial(measure, split) for name, split in splits.items() if split is not None}
 
-    def _final(self, recipe: Recipe, student: nn.Module, teachers: Sequence[Network], draft: Draft, record: Record,
+    def _final(self, recipe: Recipe, student: nn.Module, teachers: Sequence[nn.Module], draft: Draft, record: Record,
                data: DataSplits, measure: Mapping[str, Callable[..., dict[str, float]]]) -> dict[str, Any]:  # fmt: skip
         """The numbers of the selected weights; the only place where a clean protocol touches the test set."""
         if recipe.select_on != "last":

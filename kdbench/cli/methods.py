@@ -10,7 +10,8 @@ from kdbench.config.compose import Composer
 from kdbench.report.console import Column, make_console, print_columns
 
 RECONSTRUCTION = "RECONSTRUCTION"  # opens the file of a method whose source leaves something open that we filled in
-GUIDANCE = {"chain": "the network above", "dense": "all networks above", "none": "none"}
+GUIDANCE = {"chain": "the network above", "dense": "all networks above", "none": "none",
+            "peer": "none; the network above learns together"}  # fmt: skip
 
 
 class Row(NamedTuple):

@@ -17,7 +17,7 @@ from kdbench.core.seeds import derive_seed
 from kdbench.core.taps import expand_taps
 from kdbench.core.targets import check_arguments, resolve_target
 from kdbench.core.types import DataSpec
-from kdbench.criteria.base import Criterion
+from kdbench.criteria.base import Criterion, Teachers
 from kdbench.data.catalog import describe
 from kdbench.data.load import DataSplits, load_data
 from kdbench.distiller import TASK, Distiller
@@ -156,6 +156,9 @@ class Builder:
                 raise ConfigError(f"method.criteria.{name}.version={config['version']}: the code is version "
                                   f"{criterion.version}; set it in the YAML, the numbers have changed")  # fmt: skip
             criteria[name] = criterion
+        if _with_peer(criteria) and any(teacher.network["train"] != "random" for teacher in recipe.teachers):
+            raise ConfigError(f"{recipe.chain()}: two networks that learn together both start from random weights; "
+                              "use method.guidance=peer, or teacher.train=random")  # fmt: skip
         _check_terms(criteria, recipe.method["weights"])
         return criteria
 
@@ -164,10 +167,11 @@ class Builder:
         """The recipe's training, ready to fit."""
         assert recipe.optim is not None
         method = recipe.method or {"weights": {TASK: 1.0}, "taps": {}}
+        criteria = self.criteria(recipe, student, teachers, data)
         return Distiller(
             student,
-            teachers,
-            self.criteria(recipe, student, teachers, data),
+            () if _with_peer(criteria) else teachers,
+            criteria,
             weights=method["weights"],
             taps=method["taps"],
             optim=recipe.optim,
@@ -197,6 +201,20 @@ def _in_layout(network: Network, recipe: Recipe) -> Network:
     if layout not in LAYOUTS:
         raise ConfigError(f"trainer.layout={layout}: unknown{nearest(layout, LAYOUTS)}")
     return network.to(memory_format=LAYOUTS[layout])
+
+
+def _with_peer(criteria: Mapping[str, Criterion]) -> bool:
+    """Whether the network above learns together with the student.
+
+    Raises:
+        ConfigError: Some criteria want it for a teacher.
+    """
+    peers = [name for name, criterion in criteria.items() if criterion.teachers is Teachers.PEER]
+    others = [name for name, criterion in criteria.items() if criterion.teachers not in (Teachers.PEER, Teachers.NONE)]
+    if peers and others:
+        raise ConfigError(f"method.criteria: {', '.join(peers)} learns together with the network above, "
+                          f"{', '.join(others)} wants a trained one; choose one of them")  # fmt: skip
+    return bool(peers)
 
 
 def _check_terms(criteria: Mapping[str, Criterion], weights: Mapping[str, Any]) -> None:

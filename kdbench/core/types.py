@@ -92,6 +92,7 @@ class NetworkSpec:
             keep copies of the weights, as buffers.
         norms: For each tap the BatchNorm that ran last before it, if one of as many channels did: what is known of the
             distribution there.
+        network: The network itself, for criteria that train a copy of it.
     """
 
     name: str
@@ -99,6 +100,7 @@ class NetworkSpec:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     head: nn.Linear | None = field(default=None, compare=False, repr=False)
     norms: Mapping[str, nn.BatchNorm2d] = field(default_factory=dict, compare=False, repr=False)
+    network: nn.Module | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

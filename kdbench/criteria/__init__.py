@@ -11,6 +11,7 @@ from kdbench.criteria.confidence_penalty import ConfidencePenalty
 from kdbench.criteria.crd import CRD
 from kdbench.criteria.dist import DIST
 from kdbench.criteria.dkd import DKD
+from kdbench.criteria.dml import DML
 from kdbench.criteria.dpk import DPK
 from kdbench.criteria.fitnet import FitNet
 from kdbench.criteria.icd import ICD
@@ -41,6 +42,7 @@ __all__ = [
     "CRD",
     "DIST",
     "DKD",
+    "DML",
     "DPK",
     "ICD",
     "KD",

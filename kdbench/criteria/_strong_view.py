@@ -22,7 +22,7 @@ def _move(
     shear: tuple[float, float] = (0.0, 0.0),
 ) -> Tensor:
     degrees = [float(torch.tensor(each).atan().rad2deg()) for each in shear]
-    pixels = [round(across * image.shape[-1]), round(down * image.shape[-2])]
+    pixels: list[float] = [round(across * image.shape[-1]), round(down * image.shape[-2])]
     return tv.affine(image, angle=angle, translate=pixels, scale=1.0, shear=degrees)
 
 

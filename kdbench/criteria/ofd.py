@@ -103,7 +103,7 @@ class OFD(FeatureCriterion):
         own, other = (list(side.features.values())[-self.stages :] for side in (student, teachers[0]))
         losses = []
         for number, (connector, s, t) in enumerate(zip(self.connectors, own, other, strict=True)):
-            guide = F.adaptive_avg_pool2d(t.detach(), s.shape[2:])
+            guide = F.adaptive_avg_pool2d(t.detach(), (s.shape[2], s.shape[3]))
             loss = partial_l2(connector(s), guide, self.get_buffer(f"margin{number}"))
             losses.append(loss / 2 ** (self.stages - number - 1))
         return {"ofd": torch.stack(losses).sum()}

@@ -49,7 +49,8 @@ def probe(network: Network, names: Sequence[str], data: DataSpec) -> NetworkSpec
     head = network.get_submodule(network.head) if network.head else None
     shapes = {name: tuple(features[name].shape[1:]) for name in names}
     norms = {name: norm for name, norm in norms.items() if (norm.num_features,) == shapes[name][:1]}
-    return NetworkSpec(network.name, network.num_classes, shapes, head if isinstance(head, nn.Linear) else None, norms)
+    head = head if isinstance(head, nn.Linear) else None
+    return NetworkSpec(network.name, network.num_classes, shapes, head, norms, network)
 
 
 @contextmanager
@@ -62,16 +63,15 @@ def _last_norms(network: Network, names: Sequence[str]) -> Iterator[dict[str, nn
         if ran:
             found[name] = ran[-1]
 
-    handles = [module.register_forward_hook(lambda module, *_: ran.append(module))
+    handles = [module.register_forward_hook(lambda *_, norm=module: ran.append(norm))
                for module in network.modules() if isinstance(module, nn.BatchNorm2d)]  # fmt: skip
     try:
         for name in names:
             tap = resolve_tap(network, name)
             module = network.get_submodule(tap.path)
             register = module.register_forward_pre_hook if tap.io == "input" else module.register_forward_hook
-            handles.append(
-                register(lambda *_, name=name: keep(name))
-            )  # after the norm's own hook, where the tap is one
+            # Registered after the norm's own hook, which therefore runs first where the tap is a norm.
+            handles.append(register(lambda *_, name=name: keep(name)))
         yield found
     finally:
         for handle in handles:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from kdbench.config.compose import Composer
+from kdbench.config.recipes import GUIDANCE
 from kdbench.core.errors import ConfigError
 from kdbench.core.taps import TapReader, expand_taps
 from kdbench.core.targets import resolve_target
@@ -186,7 +187,7 @@ def test_yaml_opens_with_its_description_and_stays_short(path):
 def test_yaml_has_the_common_keys_and_weighs_what_its_criteria_return(path):
     method = load(path).yaml
     assert method.keys() >= {"guidance", "criteria", "weights", "taps"}
-    assert method["guidance"] in ("chain", "dense", "none")
+    assert method["guidance"] in GUIDANCE
     assert method["taps"].keys() <= method["criteria"].keys()
     assert all(sides.keys() == {"student", "teacher"} for sides in method["taps"].values())
     assert set(method["weights"]) == {"task"}.union(*(target.terms for target in load(path).targets.values()))

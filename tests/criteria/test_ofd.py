@@ -100,5 +100,7 @@ def test_margins_are_neither_trained_nor_saved():
 
 def test_ofd_refuses_a_teacher_without_batch_norm_at_its_tap():
     shapes = spec([(3, 4, 4)])
-    with pytest.raises(ConfigError, match=r"OFD takes margins from a BatchNorm before each tap .* tap0 of toy has none"):
+    with pytest.raises(
+        ConfigError, match=r"OFD takes margins from a BatchNorm before each tap .* tap0 of toy has none"
+    ):
         OFD().setup(shapes, [shapes], DATA)
