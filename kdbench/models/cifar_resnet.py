@@ -40,8 +40,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, in_channels, H, W)` to `(B, out_channels, H / stride, W / stride)`."""
-        shortcut = self.shortcut(x)  # first, so that the norm before act2 is the last to run: see NetworkSpec.norms
-        return self.act2(self.norm2(self.conv2(self.act1(self.norm1(self.conv1(x))))) + shortcut)
+        residual = self.norm2(self.conv2(self.act1(self.norm1(self.conv1(x)))))
+        return self.act2(residual + self.shortcut(x))
 
 
 class CifarResNet(nn.Module):

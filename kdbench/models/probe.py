@@ -14,6 +14,9 @@ from kdbench.core.taps import TapReader, resolve_tap
 from kdbench.core.types import DataSpec, NetworkSpec, Tap
 from kdbench.models.network import Network
 
+# What networks, ours and others', call the way around a block: it may run last, but tells nothing of the block's sum.
+_SHORTCUTS = {"shortcut", "downsample"}
+
 
 class TapRow(NamedTuple):
     """One place of a network that can be tapped.
@@ -64,7 +67,8 @@ def _last_norms(network: Network, names: Sequence[str]) -> Iterator[dict[str, nn
             found[name] = ran[-1]
 
     handles = [module.register_forward_hook(lambda *_, norm=module: ran.append(norm))
-               for module in network.modules() if isinstance(module, nn.BatchNorm2d)]  # fmt: skip
+               for path, module in network.named_modules()
+               if isinstance(module, nn.BatchNorm2d) and not _SHORTCUTS & set(path.split("."))]  # fmt: skip
     try:
         for name in names:
             tap = resolve_tap(network, name)
