@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
@@ -70,8 +71,9 @@ class _Reader:
     def __call__(self, inputs: Tensor) -> ModelOutput:
         return self._read(inputs)
 
-    def share(self, criterion: str, output: ModelOutput) -> ModelOutput:
-        return ModelOutput(output.logits, {name: output.features[name] for name in self._own.get(criterion, ())})
+    def share(self, criterion: str, output: ModelOutput, ask: Callable[[Tensor], ModelOutput]) -> ModelOutput:
+        own = {name: output.features[name] for name in self._own.get(criterion, ())}
+        return ModelOutput(output.logits, own, lambda inputs: self.share(criterion, ask(inputs), ask))
 
 
 class Recall(Protocol):
@@ -92,7 +94,7 @@ class Distiller(pl.LightningModule):
     """Trains ``student`` on the weighted sum of the task loss and the terms of ``criteria``.
 
     The only place that multiplies terms by weights. Teachers live outside the module tree: they are moved with it, and
-    are absent from parameters, ``state_dict`` and train mode; no gradient graph is ever built through them.
+    are absent from parameters, ``state_dict`` and train mode; no gradient ever reaches their weights.
 
     Args:
         student: The network to train; maps pixels to logits `(B, C)`.
@@ -171,6 +173,11 @@ class Distiller(pl.LightningModule):
         return self._forwards + sum(recall.forwards for recall in self._recalls if recall is not None)
 
     @property
+    def teachers(self) -> tuple[nn.Module, ...]:
+        """The networks whose outputs are constants: none for one that learns together with the student."""
+        return self._teachers
+
+    @property
     def deployed(self) -> nn.Module:
         """The network that is evaluated and kept: the moving average where there is one."""
         return self.student if self.ema is None else self.ema
@@ -240,9 +247,10 @@ class Distiller(pl.LightningModule):
         if share.divided:
             self._reseed(step)  # networks draw for their own rows, criteria the same on every rank
         for name, criterion in self._active.items():
-            own = self._student_reader.share(name, student)
+            own = self._student_reader.share(name, student, self._student_reader)
             others = [
-                reader.share(name, output) for reader, output in zip(self._teacher_readers, teachers, strict=True)
+                reader.share(name, output, partial(self._query, reader))
+                for reader, output in zip(self._teacher_readers, teachers, strict=True)
             ]
             assert isinstance(criterion, Criterion)
             terms.update(_terms(criterion, own, others, share))
@@ -277,6 +285,13 @@ class Distiller(pl.LightningModule):
         else:
             output = recall(share.own, (self._past + self.progress().step) // self._steps_per_epoch)
         return output if self._teacher_precision is None else _in_float32(output)
+
+    def _query(self, reader: _Reader, inputs: Tensor) -> ModelOutput:
+        """A question of a criterion's own, with gradient to the inputs where they have one."""
+        self.teacher_queries += len(inputs)
+        self._forwards += len(inputs)
+        with self.teacher_clock.running(self.device):
+            return reader(inputs)
 
     @torch.no_grad()
     def _record(self, loss: Tensor, terms: Mapping[str, Tensor], logits: Tensor, target: Tensor) -> None:

@@ -133,9 +133,8 @@ class Trainer:
     def _train(self, recipe: Recipe, draft: Draft, observer: Observer) -> Entry:
         data = self.builder.data(recipe)
         student, teachers = self._networks(recipe, data)
-        measure = self._measures(recipe, data, teachers, observer.on_note)
         teacher_seconds, queries, forwards, extra, own = 0.0, 0, 0, 0, count_parameters(student)
-        record = Record()
+        record, measure = Record(), self._measures(recipe, data)
         if recipe.epochs:
             assert recipe.optim is not None
             for note in schedule_notes(recipe.optim["schedule"], recipe.phase_epochs[-1]):
@@ -147,6 +146,7 @@ class Trainer:
                 observer.on_note(
                     f"{recipe.name} is deployed as its method changes it: {own + added} parameters, {own} without it"
                 )
+            measure = self._measures(recipe, data, teachers if distiller.teachers else (), observer.on_note)
             observed = _observed(recipe, measure)
             with ranks_running(self.settings.devices, self.device.type, _other_rank, self.settings, recipe, draft):
                 record = fit(distiller, loader, draft, self._loop(recipe), measure=observed, observer=observer)

@@ -61,6 +61,33 @@ def test_a_step_changes_nothing_in_the_teacher_not_even_statistics() -> None:
     assert all(parameter.grad is not None for parameter in made.student.parameters())
 
 
+class Asks(Criterion):
+    """Asks both networks about brighter inputs."""
+
+    terms = ("bright",)
+
+    def forward(self, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch) -> dict[str, Tensor]:
+        inputs = (batch.inputs + 0.1).requires_grad_()
+        own, other = student.ask(inputs), teachers[0].ask(inputs)
+        assert own.features.keys() == student.features.keys() == {"stage1"}
+        assert other.features.keys() == {"logits"}
+        assert torch.autograd.grad(other.logits.sum(), inputs)[0].any()
+        self.asked = own.ask(inputs).logits - own.logits
+        return {"bright": (own.logits - other.logits.detach()).square().mean()}
+
+
+def test_a_criterion_asks_again_with_its_own_taps_and_each_sample_is_a_query() -> None:
+    teacher, asks = network(4), Asks()
+    taps = {"asks": {"student": ["stage1"], "teacher": ["logits"]}}
+    made = Distiller(network(), [teacher], {"asks": asks}, weights={"task": 1.0, "bright": 1.0}, taps=taps,
+                     optim=OPTIM, steps_per_epoch=4, max_epochs=2, seed=0)  # fmt: skip
+    made.progress = lambda: Progress(0, 8, 4)  # type: ignore[method-assign]
+    made.train().training_step(BATCH, 0).backward()
+    assert made.teacher_queries == 2 * len(BATCH.target)
+    assert not asks.asked.any()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
 def test_teachers_move_with_the_module() -> None:
     teacher = network(4)
     distiller([teacher]).to(torch.float64)

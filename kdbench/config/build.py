@@ -18,7 +18,7 @@ from kdbench.core.seeds import derive_seed
 from kdbench.core.taps import expand_taps
 from kdbench.core.targets import check_arguments, resolve_target
 from kdbench.core.types import DataSpec, NetworkSpec
-from kdbench.criteria.base import Criterion
+from kdbench.criteria.base import Criterion, Teachers
 from kdbench.data.catalog import describe
 from kdbench.data.load import DataSplits, load_data
 from kdbench.distiller import TASK, Distiller, Recall
@@ -169,6 +169,9 @@ class Builder:
                 raise ConfigError(f"method.criteria.{name}.version={config['version']}: the code is version "
                                   f"{criterion.version}; set it in the YAML, the numbers have changed")  # fmt: skip
             criteria[name] = criterion
+        if _with_peer(criteria) and any(teacher.network["train"] != "random" for teacher in recipe.teachers):
+            raise ConfigError(f"{recipe.chain()}: two networks that learn together both start from random weights; "
+                              "use method.guidance=peer, or teacher.train=random")  # fmt: skip
         _check_terms(criteria, recipe.method)
         return criteria
 
@@ -217,6 +220,8 @@ class Builder:
         self._graft(recipe, student, teachers, data)
         method = recipe.method or {"weights": {TASK: 1.0}, "taps": {}}
         criteria = self.criteria(recipe, student, teachers, data)
+        if _with_peer(criteria):
+            teachers, recalls = (), ()
         return Distiller(
             student,
             teachers,
@@ -255,6 +260,20 @@ def _in_layout(network: Network, recipe: Recipe) -> Network:
     if layout not in LAYOUTS:
         raise ConfigError(f"trainer.layout={layout}: unknown{nearest(layout, LAYOUTS)}")
     return network.to(memory_format=LAYOUTS[layout])
+
+
+def _with_peer(criteria: Mapping[str, Criterion]) -> bool:
+    """Whether the network above learns together with the student.
+
+    Raises:
+        ConfigError: Some criteria want it for a teacher.
+    """
+    peers = [name for name, criterion in criteria.items() if criterion.teachers is Teachers.PEER]
+    others = [name for name, criterion in criteria.items() if criterion.teachers not in (Teachers.PEER, Teachers.NONE)]
+    if peers and others:
+        raise ConfigError(f"method.criteria: {', '.join(peers)} learns together with the network above, "
+                          f"{', '.join(others)} wants a trained one; choose one of them")  # fmt: skip
+    return bool(peers)
 
 
 def _check_terms(criteria: Mapping[str, Criterion], method: Mapping[str, Any]) -> None:

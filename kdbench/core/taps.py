@@ -115,7 +115,7 @@ class TapReader:
                 )
             features[name] = value
         self._features = {}
-        return ModelOutput(logits, features)
+        return ModelOutput(logits, features, self)
 
     def close(self) -> None:
         """Removes the hooks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -24,16 +24,23 @@ class Batch(NamedTuple):
     index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride] (tuple.index is of no use here)
 
 
+def _nobody(inputs: Tensor) -> ModelOutput:
+    raise NotImplementedError("no network stands behind this output that could be asked about other inputs")
+
+
 class ModelOutput(NamedTuple):
     """What one forward pass gave.
 
     Attributes:
         logits: Unnormalised scores, `(B, C)`.
         features: The activation at each tap that was asked for, by the tap's name.
+        ask: Runs the same network on other inputs, in its mode and under the caller's gradient mode: what attacks,
+            input gradients and second views need. A teacher's weights stay frozen, and each sample is a query.
     """
 
     logits: Tensor
     features: Mapping[str, Tensor]
+    ask: Callable[[Tensor], ModelOutput] = _nobody
 
 
 @dataclass(frozen=True)
@@ -83,12 +90,17 @@ class NetworkSpec:
         shapes: Shape of each requested tap without the batch dimension, by the tap's name, in the order asked for.
         head: The classifier, where it is one linear layer; a constant on the teacher's side, of which a criterion may
             keep copies of the weights, as buffers.
+        norms: For each tap the BatchNorm that ran last before it, if one of as many channels did: what is known of the
+            distribution there.
+        network: The network itself, for criteria that train a copy of it.
     """
 
     name: str
     num_classes: int
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     head: nn.Linear | None = field(default=None, compare=False, repr=False)
+    norms: Mapping[str, nn.BatchNorm2d] = field(default_factory=dict, compare=False, repr=False)
+    network: nn.Module | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

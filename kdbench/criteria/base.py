@@ -18,6 +18,7 @@ class Teachers(Enum):
     NONE = "none"
     ONE = "one"
     ANY = "one or more"
+    PEER = "one that learns together with the student, and is never asked as a teacher"
 
 
 class Parts(NamedTuple):
@@ -84,7 +85,7 @@ class Criterion(nn.Module):
         """
         if self.teachers is not Teachers.NONE and not teachers:
             raise ConfigError(f"{type(self).__name__} needs a teacher")
-        if self.teachers is Teachers.ONE and len(teachers) > 1:
+        if self.teachers in (Teachers.ONE, Teachers.PEER) and len(teachers) > 1:
             raise ConfigError(f"{type(self).__name__} learns from one teacher, here are {len(teachers)}")
         for teacher in teachers if self.teachers is not Teachers.NONE else ():
             if teacher.num_classes != student.num_classes:
