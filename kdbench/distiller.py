@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from kdbench.core.clock import Clock
+from kdbench.core.errors import ConfigError
 from kdbench.core.schedules import make_schedule
 from kdbench.core.seeds import derive_seed
 from kdbench.core.taps import TapReader, expand_taps
@@ -46,8 +47,12 @@ class _Reader:
     def __init__(self, network: nn.Module, taps: Mapping[str, Sequence[str]], compile_mode: str | None = None) -> None:
         self._own = {criterion: expand_taps(network, names) for criterion, names in taps.items()}
         self._read = TapReader(network, [name for names in self._own.values() for name in names])
-        if compile_mode is not None:  # here alone: whoever measures the network, runs it as it is
-            self._read.network = torch.compile(network, mode=compile_mode)
+        if compile_mode is None:
+            return
+        if any(self._own.values()):
+            raise ConfigError(f"trainer.compile={compile_mode}: the method reads features, which a compiled network does "
+                              "not show; use trainer.compile=null")  # fmt: skip
+        self._read.network = torch.compile(network, mode=compile_mode)  # here alone: measured is the network as it is
 
     def __call__(self, inputs: Tensor) -> ModelOutput:
         return self._read(inputs)
