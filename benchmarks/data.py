@@ -26,7 +26,9 @@ def _split(images: int) -> ImageSplit:
 
 
 def _ours(split: ImageSplit, augment: str, batches: int) -> float:
-    loader = TrainLoader(split, BATCH_SIZE, seed=0, views=make_views(augment, PADDING), memory_format=torch.channels_last)
+    loader = TrainLoader(
+        split, BATCH_SIZE, seed=0, views=make_views(augment, PADDING), memory_format=torch.channels_last
+    )
     mean, std = torch.full((3, 1, 1), 0.45), torch.full((3, 1, 1), 0.25)
     started = perf_counter()
     for batch in islice(cycle(loader), batches):

@@ -50,8 +50,8 @@ class _Reader:
         if compile_mode is None:
             return
         if any(self._own.values()):
-            raise ConfigError(f"trainer.compile={compile_mode}: the method reads features, which a compiled network does "
-                              "not show; use trainer.compile=null")  # fmt: skip
+            raise ConfigError(f"trainer.compile={compile_mode}: the method reads features, which a compiled network "
+                              "does not show; use trainer.compile=null")  # fmt: skip
         self._read.network = torch.compile(network, mode=compile_mode)  # here alone: measured is the network as it is
 
     def __call__(self, inputs: Tensor) -> ModelOutput:
