@@ -24,7 +24,11 @@ OURS, OURS_HALF = "kdbench", "kdbench, bf16-mixed"
 TAKD, REPDISTILLER = "TAKD's released code", "RepDistiller"
 
 # kdbench's rows: what is typed for each. A further mode of kdbench is a further line.
-MODES: Mapping[str, tuple[str, ...]] = {OURS: (), OURS_HALF: ("trainer.precision=bf16-mixed",)}
+MODES: Mapping[str, tuple[str, ...]] = {
+    OURS: (),
+    "kdbench, teacher in bf16": ("trainer.teacher_precision=bf16-mixed",),
+    OURS_HALF: ("trainer.precision=bf16-mixed",),
+}
 
 Measure = Callable[[int], float]  # so many steps -> seconds per step
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from kdbench.core.clock import Clock
+from kdbench.core.errors import ConfigError
 from kdbench.core.phases import Phase
 from kdbench.core.ranks import Share, rank
 from kdbench.core.schedules import make_schedule
@@ -65,8 +66,14 @@ class _Reader:
     def __init__(self, network: nn.Module, taps: Mapping[str, Sequence[str]], compile_mode: str | None = None) -> None:
         self._own = {criterion: expand_taps(network, names) for criterion, names in taps.items()}
         self._read = TapReader(network, [name for names in self._own.values() for name in names])
-        if compile_mode is not None:  # here alone: whoever measures the network, runs it as it is
-            self._read.network = cast(nn.Module, torch.compile(network, mode=compile_mode))
+        if compile_mode is None:
+            return
+        if any(self._own.values()):
+            raise ConfigError(f"trainer.compile={compile_mode}: the method reads features, which a compiled network "
+                              "does not show; use trainer.compile=null")  # fmt: skip
+        compiled = torch.compile(network, mode=compile_mode)
+        assert isinstance(compiled, nn.Module)
+        self._read.network = compiled  # here alone: measured is the network as it is
 
     def __call__(self, inputs: Tensor) -> ModelOutput:
         return self._read(inputs)

@@ -12,7 +12,6 @@ from typing import Any
 
 from kdbench.cache.savings import savings
 from kdbench.cli.hydra_app import hydra_app
-from kdbench.cli.report import show_report
 from kdbench.cli.show import Live, cache_notes, show_plan, show_results, write_run
 from kdbench.config.checks import TRAINER_KEYS
 from kdbench.config.compose import Composer
@@ -130,6 +129,8 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool, command: str = "") -> Resul
         print_line(make_console(), f"note: no record of this run in {settings.run_dir}: {error.strerror}")
     show_results(plan, outcomes, settings)
     if config["study"]["name"] != NONE:
+        from kdbench.cli.report import show_report  # needs NumPy, which help and configs do not
+
         show_report(settings.run_dir)
     failed = any(outcome.status in ("failed", "stopped") for outcome in outcomes.values())
     return Result(FAILED if failed else DONE, plan, store)

@@ -21,7 +21,6 @@ from kdbench.config.checks import (
 from kdbench.config.compose import Composer, Setting, is_deletion, lookup
 from kdbench.config.studies import NONE, Arm, Study, merged
 from kdbench.core.errors import ConfigError, Problems
-from kdbench.data.survey import complete
 
 
 @dataclass(frozen=True)
@@ -122,6 +121,8 @@ def with_data(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _with_data(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    from kdbench.data.survey import complete  # needs NumPy, which help and configs do not
+
     return {**config, "dataset": complete(config["dataset"], Path(config["paths"]["data"]).expanduser())}
 
 

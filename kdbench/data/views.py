@@ -67,7 +67,8 @@ class CropFlip:
         """See :class:`View`."""
         B, _, H, W = images.shape
         offsets = 2 * self.padding + 1
-        top, left, mirrored = draw(keys[:, None], *torch.tensor([[0, 1, 2], [offsets, offsets, 2]]).to(keys)).unbind(1)
+        top, left = draw(keys[:, None], torch.arange(2, device=keys.device), offsets).unbind(1)
+        mirrored = draw(keys, 2, 2)
         both = pad(torch.cat([images, images.flip(3)]), [self.padding] * 4)
         number = torch.arange(B, device=keys.device) + B * mirrored
         return _windows(both, number, top, left + mirrored * (2 * self.padding - 2 * left), H, W)
