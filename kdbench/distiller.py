@@ -23,17 +23,19 @@ from kdbench.optim import make_optimizer, make_scheduler
 TASK = "task"
 
 
-def task_loss(logits: Tensor, target: Tensor) -> Tensor:
-    r"""Cross-entropy with the labels, :math:`-\tfrac1B \sum_i \log p_{i, y_i}`.
+def task_loss(logits: Tensor, batch: Batch) -> Tensor:
+    r"""Cross-entropy with the labels, :math:`-\tfrac1B \sum_i \log p_{i, y_i}`; with both, by their shares, where mixed.
 
     Args:
         logits: `(B, C)`.
-        target: `(B,)` int64.
+        batch: What they are of.
 
     Returns:
         Scalar in nats, float32.
     """
-    return F.cross_entropy(logits.float(), target)
+    if batch.mix is None:
+        return F.cross_entropy(logits.float(), batch.target)
+    return batch.over_labels(lambda target: F.cross_entropy(logits.float(), target, reduction="none")).mean()
 
 
 def _frozen(network: nn.Module) -> nn.Module:
@@ -47,11 +49,14 @@ class _Reader:
         self._own = {criterion: expand_taps(network, names) for criterion, names in taps.items()}
         self._read = TapReader(network, [name for names in self._own.values() for name in names])
 
-    def __call__(self, inputs: Tensor) -> ModelOutput:
-        return self._read(inputs)
+    def __call__(self, batch: Batch) -> ModelOutput:
+        output = self._read(batch.inputs)
+        return output if batch.second is None else output._replace(second=self._read(batch.second))
 
     def share(self, criterion: str, output: ModelOutput) -> ModelOutput:
-        return ModelOutput(output.logits, {name: output.features[name] for name in self._own.get(criterion, ())})
+        features = {name: output.features[name] for name in self._own.get(criterion, ())}
+        second = None if output.second is None else self.share(criterion, output.second)
+        return ModelOutput(output.logits, features, second)
 
 
 class Distiller(pl.LightningModule):
@@ -144,8 +149,8 @@ class Distiller(pl.LightningModule):
         progress = self.progress()
         self._reseed(progress.step)
         teachers = self._ask_teachers(batch)
-        student = self._student_reader(batch.inputs)
-        terms = {TASK: task_loss(student.logits, batch.target)}
+        student = self._student_reader(batch)
+        terms = {TASK: task_loss(student.logits, batch)}
         for name, criterion in self.criteria.items():
             own = self._student_reader.share(name, student)
             others = [
@@ -154,7 +159,7 @@ class Distiller(pl.LightningModule):
             terms.update(criterion(own, others, batch))
         weighted = [schedule(progress) * terms[name] for name, schedule in self._schedules.items()]
         loss = torch.stack(weighted).sum()
-        self._record(loss, terms, student.logits, batch.target)
+        self._record(loss, terms, student.logits, batch.main_target)
         return loss
 
     def _reseed(self, step: int) -> None:
@@ -166,9 +171,10 @@ class Distiller(pl.LightningModule):
     def _ask_teachers(self, batch: Batch) -> tuple[ModelOutput, ...]:
         if not self._teacher_readers:
             return ()
-        self.teacher_queries += len(batch.target) * len(self._teacher_readers)
+        views = 1 if batch.second is None else 2
+        self.teacher_queries += views * len(batch.target) * len(self._teacher_readers)
         with self.teacher_clock.running(self.device), torch.no_grad():
-            return tuple(reader(batch.inputs) for reader in self._teacher_readers)
+            return tuple(reader(batch) for reader in self._teacher_readers)
 
     @torch.no_grad()
     def _record(self, loss: Tensor, terms: Mapping[str, Tensor], logits: Tensor, target: Tensor) -> None:
@@ -180,7 +186,10 @@ class Distiller(pl.LightningModule):
         self._seen += size
 
     def epoch_averages(self) -> dict[str, float]:
-        """Mean loss, terms (unweighted) and accuracy (percent) over the epoch's samples, and the weights at its end."""
+        """Mean loss, terms (unweighted) and accuracy (percent) over the epoch's samples, and the weights at its end.
+
+        A mixed sample counts as one of the class that most of it is of.
+        """
         means = (self._sums / max(self._seen, 1)).tolist()
         self._sums.zero_()
         self._seen = 0

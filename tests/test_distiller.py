@@ -79,7 +79,7 @@ def test_the_loss_is_the_weighted_sum_of_raw_terms() -> None:
 def test_averages_weigh_batches_by_their_size_and_start_anew_each_epoch() -> None:
     made = distiller(task=1.0)
     made.student.eval()
-    half = Batch(*(part[:4] for part in BATCH))
+    half = Batch(BATCH.inputs[:4], BATCH.target[:4], BATCH.index[:4])
     losses = [made.training_step(batch, 0).item() for batch in (BATCH, half)]
     assert made.epoch_averages()["train/loss"] == pytest.approx((16 * losses[0] + 4 * losses[1]) / 20)
     made.training_step(half, 0)

@@ -20,6 +20,7 @@ from kdbench.core.types import DataSpec
 from kdbench.criteria.base import Criterion
 from kdbench.data.catalog import describe
 from kdbench.data.load import DataSplits, load_data
+from kdbench.data.view_options import mixes_of
 from kdbench.distiller import TASK, Distiller
 from kdbench.metrics.base import Evaluation
 from kdbench.models.create import create_network
@@ -149,6 +150,7 @@ class Builder:
             with forked_rng(recipe.seed, "criterion", name):
                 criterion = instantiate(config, base=Criterion, where=f"method.criteria.{name}", trusted=self._trusted)
                 try:
+                    _check_labels(name, criterion, recipe)
                     criterion.setup(own, others, data)
                 except ConfigError as error:
                     raise UnsuitableError(f"{recipe.chain()}: {problem}" for problem in error.problems) from error
@@ -158,6 +160,12 @@ class Builder:
             criteria[name] = criterion
         _check_terms(criteria, recipe.method["weights"])
         return criteria
+
+    def two_views(self, recipe: Recipe) -> bool:
+        """Whether a criterion of the recipe compares two views of each sample."""
+        nodes = {} if recipe.method is None else recipe.method["criteria"]
+        return any(resolve_target(node["_target_"], base=Criterion, trusted=self._trusted).two_views
+                   for node in nodes.values())  # fmt: skip
 
     def distiller(self, recipe: Recipe, student: Network, teachers: Sequence[Network], data: DataSpec,
                   steps_per_epoch: int) -> Distiller:  # fmt: skip
@@ -197,6 +205,12 @@ def _in_layout(network: Network, recipe: Recipe) -> Network:
     if layout not in LAYOUTS:
         raise ConfigError(f"trainer.layout={layout}: unknown{nearest(layout, LAYOUTS)}")
     return network.to(memory_format=LAYOUTS[layout])
+
+
+def _check_labels(name: str, criterion: Criterion, recipe: Recipe) -> None:
+    if criterion.one_label and (mixes := mixes_of(recipe.data["augment"])):
+        raise ConfigError(f"{name} needs samples of one class each, but dataset.augment has {', '.join(mixes)}: "
+                          f"leave {'it' if len(mixes) == 1 else 'them'} out, or choose another method")  # fmt: skip
 
 
 def _check_terms(criteria: Mapping[str, Criterion], weights: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from kdbench.config.checks import (
     conflicts,
     hop_problems,
     network_names,
+    not_chosen,
     option_problems,
     unknown_key,
 )
@@ -290,4 +291,5 @@ def _report_unused(checker: _Checker, axes: Sequence[Sequence[Setting]], jobs: S
         if key.startswith("hops."):
             checker.report(hop_problems(axis[0], chains))
         elif key not in used and not any(lookup(plain, key)[0] for plain in plains):
-            checker.report([unknown_key(key, plains, checker.groups)])
+            line = not_chosen(key, checker.composer, plains) or unknown_key(key, plains, checker.groups)
+            checker.report([line])

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+class Mix(NamedTuple):
+    """What every sample of a batch was mixed with.
+
+    Attributes:
+        target: Class of the partner, `(B,)` int64.
+        share: Part of the sample itself that is left, in [0, 1], `(B,)` float32.
+    """
+
+    target: Tensor
+    share: Tensor
 
 
 class Batch(NamedTuple):
@@ -17,11 +29,35 @@ class Batch(NamedTuple):
         inputs: For images: pixels in [0, 1], `(B, C, H, W)` float32, not normalised; each network normalises itself.
         target: Class of each sample, `(B,)` int64.
         index: Position of each sample in the full training set, `(B,)` int64; identifies it across epochs.
+        second: Another view of the same samples, as ``inputs``; where a criterion asks for it.
+        mix: What was mixed into ``inputs``, by mixup or CutMix; ``None`` where every sample is of one class.
     """
 
     inputs: Tensor
     target: Tensor
     index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride] (tuple.index is of no use here)
+    second: Tensor | None = None
+    mix: Mix | None = None
+
+    def over_labels(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        r"""A loss under the label of each sample: :math:`\lambda \ell(y) + (1 - \lambda) \ell(y')` where two are mixed.
+
+        Args:
+            loss: From classes, `(B,)` int64, to something per sample, `(B, ...)`.
+
+        Returns:
+            `(B, ...)`.
+        """
+        own = loss(self.target)
+        if self.mix is None:
+            return own
+        share = self.mix.share.view(-1, *[1] * (own.dim() - 1))
+        return share * own + (1 - share) * loss(self.mix.target)
+
+    @property
+    def main_target(self) -> Tensor:
+        """Class that most of each sample is of, `(B,)` int64."""
+        return self.target if self.mix is None else self.target.where(self.mix.share >= 0.5, self.mix.target)
 
 
 class ModelOutput(NamedTuple):
@@ -30,10 +66,12 @@ class ModelOutput(NamedTuple):
     Attributes:
         logits: Unnormalised scores, `(B, C)`.
         features: The activation at each tap that was asked for, by the tap's name.
+        second: The same for the batch's second view, where there is one.
     """
 
     logits: Tensor
     features: Mapping[str, Tensor]
+    second: ModelOutput | None = None
 
 
 @dataclass(frozen=True)

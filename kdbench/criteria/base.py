@@ -31,11 +31,16 @@ class Criterion(nn.Module):
         version: Bumped whenever the numbers change; part of every recipe's digest.
         terms: Names of the loss terms that :meth:`forward` returns.
         teachers: How many teachers it can learn from.
+        one_label: Whether each sample must be of one class, so that mixup and CutMix are refused; whoever reads labels
+            otherwise does so by :meth:`Batch.over_labels`.
+        two_views: Whether it compares two views of each sample: outputs then have a ``second``.
     """
 
     version: ClassVar[int] = 1
     terms: ClassVar[tuple[str, ...]]
     teachers: ClassVar[Teachers] = Teachers.ONE
+    one_label: ClassVar[bool] = False
+    two_views: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()  # nn.Module's own takes any argument, and a misspelt option would go unnoticed

@@ -12,9 +12,12 @@ from torch import Tensor
 from kdbench.core.seeds import derive_seed
 from kdbench.core.types import Batch
 from kdbench.data.catalog import steps_per_epoch
-from kdbench.data.counter import sample_keys, shuffled
+from kdbench.data.counter import fold, sample_keys, shuffled
 from kdbench.data.load import ImageSplit
+from kdbench.data.mixing import Mixing, mix_batch
 from kdbench.data.views import View, apply_views
+
+_SECOND, _MIX = 1000, 1001  # streams of a sample's key, beyond those of all views
 
 
 def _pixels(images: Tensor, memory_format: torch.memory_format) -> Tensor:
@@ -35,6 +38,8 @@ class TrainLoader:
         batch_size: Samples per batch; the last batch of an epoch may have fewer.
         seed: Of the order.
         views: From :func:`kdbench.data.views.make_views`.
+        mixes: From :func:`kdbench.data.mixing.make_mixes`.
+        two_views: Whether batches have a second view of each sample.
         view_seed: Of the views; ``None`` takes ``seed``.
         limit_batches: At most so many batches per epoch; ``None`` for all.
         memory_format: Layout of the inputs.
@@ -54,6 +59,8 @@ class TrainLoader:
         *,
         seed: int,
         views: Sequence[View] = (),
+        mixes: Sequence[Mixing] = (),
+        two_views: bool = False,
         view_seed: int | None = None,
         limit_batches: int | None = None,
         memory_format: torch.memory_format = torch.contiguous_format,
@@ -63,6 +70,8 @@ class TrainLoader:
         self._split = split.to(device)
         self._batch_size = batch_size
         self._views = tuple(views)
+        self._mixes = tuple(mixes)
+        self._two_views = two_views
         self._order_seed = derive_seed(seed, "order")
         self._view_seed = derive_seed(seed if view_seed is None else view_seed, "views")
         self._memory_format = memory_format
@@ -95,8 +104,11 @@ class TrainLoader:
     def _batch(self, positions: Tensor, epoch: int) -> Batch:
         index = self._split.index[positions]
         keys = sample_keys(self._view_seed, epoch, index)
-        images = apply_views(self._views, self._split.images[positions], keys)
-        return Batch(_pixels(images, self._memory_format), self._split.labels[positions], index)
+        images = self._split.images.index_select(0, positions)  # faster than [positions]
+        looks = [keys, fold(keys, _SECOND)] if self._two_views else [keys]
+        inputs = [_pixels(apply_views(self._views, images, look), self._memory_format) for look in looks]
+        batch = Batch(inputs[0], self._split.labels[positions], index, *inputs[1:])
+        return mix_batch(self._mixes, batch, fold(keys, _MIX)) if self._mixes else batch
 
 
 class EvalLoader:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from kdbench.data.counter import draw, fold
+from kdbench.data.auto_augment import RandAugment, TrivialAugment
+from kdbench.data.color_jitter import ColorJitter
+from kdbench.data.counter import fold
+from kdbench.data.crop import Crop, CropFlip, Flip
+from kdbench.data.erasing import Erasing
+from kdbench.data.view_options import VIEW_OPTIONS
 
 
 class View(Protocol):
@@ -34,6 +37,30 @@ class View(Protocol):
         ...
 
 
+VIEWS: Mapping[str, Callable[..., View]] = {
+    "crop_flip": CropFlip,
+    "crop": Crop,
+    "flip": Flip,
+    "color_jitter": ColorJitter,
+    "randaugment": RandAugment,
+    "trivialaugment": TrivialAugment,
+    "erasing": Erasing,
+}
+
+
+def make_views(augment: Mapping[str, Mapping[str, Any]]) -> tuple[View, ...]:
+    """The views that a dataset asks for, in their order; :func:`kdbench.data.catalog.describe` has checked them.
+
+    Args:
+        augment: The node ``dataset.augment``: options by name. What is no view (``none``, mixes) is passed over.
+    """
+    return tuple(
+        VIEWS[name](**{key: augment[name][key] for key in options})
+        for name, options in VIEW_OPTIONS.items()
+        if name in augment
+    )
+
+
 def apply_views(views: Sequence[View], images: Tensor, keys: Tensor) -> Tensor:
     """All ``views`` in order, each with draws of its own.
 
@@ -45,47 +72,3 @@ def apply_views(views: Sequence[View], images: Tensor, keys: Tensor) -> Tensor:
     for view in views:
         images = view(images, fold(keys, view.stream))
     return images
-
-
-class CropFlip:
-    """A crop at a random place of the image padded with black, mirrored left to right with probability 1/2.
-
-    One gather does both. Every one of the ``(2 * padding + 1) ** 2`` offsets is equally likely.
-
-    Args:
-        padding: Pixels on each side, 0 or more.
-
-    Source: He et al. 2016, arXiv:1512.03385, Sec. 4.2.
-    """
-
-    stream = 0
-
-    def __init__(self, padding: int) -> None:
-        self.padding = padding
-
-    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        """See :class:`View`."""
-        B, C, H, W = images.shape
-        offsets = 2 * self.padding + 1
-        rows = torch.arange(H, device=images.device) + draw(keys, 0, offsets)[:, None]
-        ahead = torch.arange(W, device=images.device)
-        columns = torch.where(draw(keys, 2, 2)[:, None] == 1, ahead.flip(0), ahead) + draw(keys, 1, offsets)[:, None]
-        padded = pad(images, [self.padding] * 4)
-        source = rows[:, :, None] * padded.shape[-1] + columns[:, None, :]
-        return padded.flatten(2).gather(2, source.reshape(B, 1, H * W).expand(B, C, H * W)).reshape(B, C, H, W)
-
-
-VIEWS: Mapping[str, Callable[[int], tuple[View, ...]]] = {
-    "none": lambda _padding: (),
-    "crop_flip": lambda padding: (CropFlip(padding),),
-}
-
-
-def make_views(augment: str, padding: int) -> tuple[View, ...]:
-    """The views that a dataset's keys ask for; :func:`kdbench.data.catalog.describe` has checked them.
-
-    Args:
-        augment: One of :data:`kdbench.data.catalog.AUGMENTS`.
-        padding: Pixels on each side, 0 or more.
-    """
-    return VIEWS[augment](padding)

@@ -17,12 +17,19 @@ def split_of(count: int) -> ImageSplit:
 
 
 def loader_of(count: int = 50, batch_size: int = 8, **keys) -> TrainLoader:
-    return TrainLoader(split_of(count), batch_size, **{"seed": 0, "views": make_views("crop_flip", 2)} | keys)
+    return TrainLoader(
+        split_of(count), batch_size, **{"seed": 0, "views": make_views({"crop_flip": {"padding": 2}})} | keys
+    )
 
 
 def same(ones: list[Batch], others: list[Batch]) -> bool:
     pairs = list(zip(ones, others, strict=True))
-    return all(torch.equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
+    return all(torch.equal(a, b) for one, other in pairs for a, b in zip(tensors(one), tensors(other), strict=True))
+
+
+def tensors(batch: Batch) -> list[torch.Tensor]:
+    *parts, second, mix = batch
+    return [*parts, *([] if second is None else [second]), *(mix or ())]
 
 
 def test_an_epoch_shows_every_sample_once_with_its_own_label():
@@ -70,7 +77,7 @@ def test_an_iteration_left_early_is_followed_by_the_next_epoch():
 def test_view_of_a_sample_is_the_same_in_a_smaller_training_set():
     split = split_of(50)
     part = ImageSplit(split.images[20:], split.labels[20:], split.index[20:])
-    views = make_views("crop_flip", 2)
+    views = make_views({"crop_flip": {"padding": 2}})
     (whole,), (some,) = (list(TrainLoader(data, 50, seed=0, views=views)) for data in (split, part))
     kept = whole.index >= 40
     assert torch.equal(whole.index[kept], some.index)

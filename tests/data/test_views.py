@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from kdbench.data.counter import sample_keys
-from kdbench.data.views import CropFlip, apply_views, make_views
+from kdbench.data.crop import CropFlip
+from kdbench.data.views import apply_views, make_views
 
 
 def outcomes(image: np.ndarray, padding: int) -> dict[bytes, int]:
@@ -24,7 +25,7 @@ def test_all_crops_and_flips_are_equally_likely_and_nothing_else_happens(padding
     count = 2 * (2 * padding + 1) ** 2
     assert len(numbers) == count
     batch = torch.from_numpy(image).expand(count * 100, *shape)
-    views = CropFlip(padding)(batch, sample_keys(0, 0, torch.arange(len(batch))))
+    views = CropFlip(padding=padding)(batch, sample_keys(0, 0, torch.arange(len(batch))))
     seen = np.bincount([numbers[view.tobytes()] for view in views.numpy()], minlength=count)
     statistic = ((seen - 100) ** 2 / 100).sum()
     assert abs(statistic - (count - 1)) < 4 * (2 * (count - 1)) ** 0.5
@@ -37,14 +38,14 @@ def images() -> torch.Tensor:
 
 def test_view_of_a_sample_does_not_depend_on_its_batch(images):
     index = torch.arange(64)
-    together = apply_views(make_views("crop_flip", 4), images, sample_keys(1, 2, index))
+    together = apply_views(make_views({"crop_flip": {"padding": 4}}), images, sample_keys(1, 2, index))
     some = torch.tensor([40, 3, 17])
-    alone = apply_views(make_views("crop_flip", 4), images[some], sample_keys(1, 2, some))
+    alone = apply_views(make_views({"crop_flip": {"padding": 4}}), images[some], sample_keys(1, 2, some))
     assert torch.equal(alone, together[some])
 
 
 def test_views_change_with_seed_and_epoch(images):
-    index, views = torch.arange(64), make_views("crop_flip", 4)
+    index, views = torch.arange(64), make_views({"crop_flip": {"padding": 4}})
     one = apply_views(views, images, sample_keys(0, 0, index))
     for seed, epoch in ((1, 0), (0, 1)):
         other = apply_views(views, images, sample_keys(seed, epoch, index))
@@ -53,16 +54,16 @@ def test_views_change_with_seed_and_epoch(images):
 
 def test_views_leave_the_data_as_they_are(images):
     before = images.clone()
-    apply_views(make_views("crop_flip", 4), images, sample_keys(0, 0, torch.arange(64)))
+    apply_views(make_views({"crop_flip": {"padding": 4}}), images, sample_keys(0, 0, torch.arange(64)))
     assert torch.equal(images, before)
 
 
 def test_none_is_the_images_themselves(images):
-    assert apply_views(make_views("none", 4), images, sample_keys(0, 0, torch.arange(64))) is images
+    assert apply_views(make_views({"none": {}}), images, sample_keys(0, 0, torch.arange(64))) is images
 
 
 def test_views_of_another_stream_draw_on_their_own(images):
     keys = sample_keys(0, 0, torch.arange(64))
-    other = CropFlip(4)
+    other = CropFlip(padding=4)
     other.stream = 1
-    assert not torch.equal(apply_views([other], images, keys), apply_views([CropFlip(4)], images, keys))
+    assert not torch.equal(apply_views([other], images, keys), apply_views([CropFlip(padding=4)], images, keys))
