@@ -24,7 +24,7 @@ TASK = "task"
 
 
 def task_loss(logits: Tensor, batch: Batch) -> Tensor:
-    r"""Cross-entropy with the labels, :math:`-\tfrac1B \sum_i \log p_{i, y_i}`; with both, by their shares, where mixed.
+    r"""Cross-entropy with the labels, :math:`-\tfrac1B \sum_i \log p_{i, y_i}`; where two are mixed, by their shares.
 
     Args:
         logits: `(B, C)`.

@@ -52,7 +52,8 @@ def _matrix(*entries: Tensor | float) -> Tensor:
 
 
 def _rotation(degrees: Tensor) -> Tensor:
-    cos, sin = degrees.deg2rad().cos(), degrees.deg2rad().sin()
+    angle = degrees.double().deg2rad()  # in float64, where the last bit that a vector unit gives is rounded away
+    cos, sin = angle.cos().float(), angle.sin().float()
     return _matrix(cos, -sin, 0.0, sin, cos, 0.0)
 
 
@@ -114,8 +115,9 @@ def apply_ops(ops: Mapping[str, _Op], images: Tensor, keys: Tensor, strengths: T
     sizes = chosen.bincount(minlength=len(ops)).tolist()
     signs = 1.0 - 2.0 * draw(keys, 1, 2)
     by_op = [part.index_select(0, order).split(sizes) for part in (strengths, signs, images)]  # faster than [order]
+    parts = [part for part in zip(ops.values(), *by_op, strict=True) if len(part[-1])]
     results = []
-    for kernel, members in groupby(zip(ops.values(), *by_op, strict=True), key=lambda part: part[0].kernel):
+    for kernel, members in groupby(parts, key=lambda part: part[0].kernel):
         arguments, inputs = [], []
         for op, strength, sign, part in members:
             magnitudes = op.least + (op.most - op.least) * strength

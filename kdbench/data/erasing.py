@@ -58,7 +58,7 @@ class Erasing:
         sample, place = erased.view(B, H * W).nonzero(as_tuple=True)
         pixel = place[:, None] + H * W * torch.arange(C, device=keys.device)  # of each channel, within its image
         noise = draw(fold(keys, 5)[sample][:, None], pixel, 256).byte()
-        filled = images.flatten().scatter_(0, (sample[:, None] * C * H * W + pixel).flatten(), noise.flatten())
+        filled = images.flatten().scatter(0, (sample[:, None] * C * H * W + pixel).flatten(), noise.flatten())
         return filled.view(B, C, H, W)
 
     def _rectangles(self, images: Tensor, keys: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Erasing:
         H, W = images.shape[2:]
         tries = fold(keys[:, None], torch.arange(_TRIES, device=keys.device))
         area = H * W * uniform(tries, 0, *self.area)
-        aspect = uniform(tries, 1, *map(math.log, self.aspect)).exp()
+        aspect = uniform(tries, 1, *map(math.log, self.aspect)).double().exp()
         heights, widths = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()
         fits = (heights < H) & (widths < W)
         first = fits.byte().argmax(1, keepdim=True)  # the first that fits

@@ -27,18 +27,18 @@ class Mixing(Protocol):
 class Shares:
     r"""Draws from :math:`\mathrm{Beta}(\alpha, \alpha)`, one per key, by its inverted distribution function.
 
-    Its lower half, written with :math:`x = \tfrac12 t^{1/\alpha}`, has the density
-    :math:`(1 - \tfrac12 t^{1/\alpha})^{\alpha - 1}` in :math:`t \in [0, 1]`: bounded also where the one in :math:`x` is
-    infinite, so a table of it is exact to about :math:`10^{-6}`. The upper half is its mirror image.
+    Its lower half, written with :math:`x = \tfrac12 t^{1/c}` and :math:`c = \min(\alpha, 1)`, has the density
+    :math:`t^{\max(\alpha, 1) - 1} (1 - \tfrac12 t^{1/c})^{\alpha - 1}` in :math:`t \in [0, 1]`: bounded also where
+    the one in :math:`x` is infinite, so that a table of it is exact enough. The upper half is its mirror image.
 
     Args:
         alpha: Positive; 1 is the uniform distribution, less prefers shares near 0 and 1.
     """
 
     def __init__(self, alpha: float) -> None:
-        self.alpha = alpha
+        self._root = 1 / min(alpha, 1.0)
         grid = torch.linspace(0, 1, _GRID, dtype=torch.float64)
-        density = (1 - 0.5 * grid ** (1 / alpha)) ** (alpha - 1)
+        density = grid ** (max(alpha, 1.0) - 1) * (1 - 0.5 * grid**self._root) ** (alpha - 1)
         below = torch.cat([density.new_zeros(1), ((density[1:] + density[:-1]) / 2).cumsum(0)])
         self._below = below / below[-1]
 
@@ -49,7 +49,7 @@ class Shares:
         right = torch.searchsorted(table, level, right=True).clamp(1, _GRID - 1)
         low, high = table[right - 1], table[right]
         place = (right - 1 + (level - low) / (high - low)) / (_GRID - 1)
-        small = 0.5 * place ** (1 / self.alpha)
+        small = 0.5 * place**self._root
         return torch.where(draw(keys, number + 1, 2) == 1, 1 - small, small).float()
 
 

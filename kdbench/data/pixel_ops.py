@@ -1,7 +1,8 @@
 """Operations on whole uint8 batches at a strength of each image's own, level by level those of torchvision.
 
 Every function takes images `(B, C, H, W)` uint8 of any C, H and W, writes to none of them, and gives the same form.
-Strengths are `(B,)` float32. Nothing is read back from the device.
+Strengths are `(B,)` float32. Nothing is read back from the device. What becomes of an image does not depend on the rest
+of its batch, not in one bit: sums are of whole numbers, and no step leaves a choice of rounding to the hardware.
 
 Source: torchvision, ``transforms.v2.functional`` (BSD licence), whose results these are for C of 1 and 3.
 Differs from: it in at most one level of a pixel where float32 rounds a factor differently; and in being defined for
@@ -13,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_RED, _GREEN, _BLUE = 0.2989, 0.587, 0.114  # shares in the perceived brightness, ITU-R BT.601
+_RED, _GREEN, _BLUE = 2989, 5870, 1140  # shares in the perceived brightness, ITU-R BT.601, in ten-thousandths
 
 
 def _per_image(values: Tensor) -> Tensor:
@@ -23,9 +24,9 @@ def _per_image(values: Tensor) -> Tensor:
 def _gray(images: Tensor) -> Tensor:
     """Perceived brightness, whole levels in float32, `(B, 1, H, W)`."""
     if images.shape[1] != 3:
-        return images.float().mean(1, keepdim=True)
-    red, green, blue = images.split(1, dim=1)
-    return red.mul(_RED).add_(green, alpha=_GREEN).add_(blue, alpha=_BLUE).floor_()
+        return images.sum(1, keepdim=True).div(images.shape[1]).floor_()
+    red, green, blue = images.float().split(1, dim=1)
+    return red.mul(_RED).add_(green, alpha=_GREEN).add_(blue, alpha=_BLUE).div_(10_000).floor_()
 
 
 def _blend(images: Tensor, others: Tensor, factor: Tensor) -> Tensor:
@@ -41,7 +42,9 @@ def brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
     """From the mean brightness (factor 0) over the image (1) to more contrast."""
-    return _blend(images, _gray(images).mean((1, 2, 3), keepdim=True), factor)
+    total = _gray(images).sum((1, 2, 3), keepdim=True, dtype=torch.float64)  # exact in any order
+    mean = total / (images.shape[2] * images.shape[3])
+    return _blend(images, mean.float(), factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import RandAugment as TheirRandAugment
 from torchvision.transforms.v2 import TrivialAugmentWide
-from torchvision.transforms.v2 import functional as F
+from torchvision.transforms.v2 import functional as F  # noqa: N812
 
 from kdbench.data import pixel_ops
 from kdbench.data.auto_augment import narrow_ops, wide_ops
