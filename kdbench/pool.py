@@ -23,6 +23,7 @@ from kdbench.watch import Watch
 
 BACKENDS = ("process",)
 PRELOAD = (
+    "kdbench.core.lean",
     "torch",
     "pytorch_lightning",
     "kdbench.runner",

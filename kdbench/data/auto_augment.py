@@ -114,7 +114,9 @@ def apply_ops(ops: Mapping[str, _Op], images: Tensor, keys: Tensor, strengths: T
     order = chosen.argsort()
     sizes = chosen.bincount(minlength=len(ops)).tolist()
     signs = 1.0 - 2.0 * draw(keys, 1, 2)
-    by_op = [part.index_select(0, order).split(sizes) for part in (strengths, signs, images)]  # faster than [order]
+    by_op = [
+        part.index_select(0, order).split(sizes) for part in (strengths, signs, images.contiguous())
+    ]  # faster than [order]
     parts = [part for part in zip(ops.values(), *by_op, strict=True) if len(part[-1])]
     results = []
     for kernel, members in groupby(parts, key=lambda part: part[0].kernel):

@@ -9,27 +9,22 @@ from torch.nn.functional import pad
 from kdbench.data.counter import draw, uniform
 
 
-def window(images: Tensor, padding: int, top: Tensor, left: Tensor, mirrored: Tensor | None = None) -> Tensor:
-    """The part of each padded image that has the image's own size, by one gather.
+def _windows(images: Tensor, number: Tensor, top: Tensor, left: Tensor, H: int, W: int) -> Tensor:
+    """For each ``number`` the `(H, W)` part of that image with its corner at (``top``, ``left``), in the same layout.
 
-    Args:
-        images: `(B, C, H, W)`.
-        padding: Black pixels added on each side.
-        top: First row of each part, `(B,)` int64, in 0 .. 2 * padding.
-        left: First column of each, the same.
-        mirrored: Which parts are mirrored left to right, `(B,)` bool; ``None`` for none.
-
-    Returns:
-        `(B, C, H, W)`.
+    Every row of a window lies in one piece in memory: all are fetched by one selection from the overlapping windows on
+    the flat storage, several times as fast as a gather of single pixels.
     """
-    B, C, H, W = images.shape
-    rows = torch.arange(H, device=images.device) + top[:, None]
-    columns = torch.arange(W, device=images.device).expand(B, W)
-    if mirrored is not None:
-        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    padded = pad(images, [padding] * 4)
-    source = rows[:, :, None] * padded.shape[-1] + (columns + left[:, None])[:, None, :]
-    return padded.flatten(2).gather(2, source.reshape(B, 1, H * W).expand(B, C, H * W)).reshape(B, C, H, W)
+    B, C = len(number), images.shape[1]
+    if C > 1 and images.is_contiguous(memory_format=torch.channels_last):
+        rows = images.permute(0, 2, 3, 1).flatten(2)[:, None]
+        return _windows(rows, number, top, left * C, H, W * C).reshape(B, H, W, C).permute(0, 3, 1, 2)
+    images = images.contiguous()
+    plane = number[:, None] * C + torch.arange(C, device=number.device)
+    row = (plane * images.shape[2] + top[:, None])[..., None] + torch.arange(H, device=number.device)
+    start = row * images.shape[3] + left[:, None, None]
+    flat = images.as_strided((images.numel() - W + 1, W), (1, 1))
+    return flat.index_select(0, start.flatten()).reshape(B, C, H, W)
 
 
 class Crop:
@@ -50,8 +45,9 @@ class Crop:
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         """See :class:`kdbench.data.views.View`."""
-        offsets = 2 * self.padding + 1
-        return window(images, self.padding, draw(keys, 0, offsets), draw(keys, 1, offsets))
+        B, _, H, W = images.shape
+        top, left = draw(keys[:, None], torch.arange(2, device=keys.device), 2 * self.padding + 1).unbind(1)
+        return _windows(pad(images, [self.padding] * 4), torch.arange(B, device=keys.device), top, left, H, W)
 
 
 class CropFlip(Crop):
@@ -61,8 +57,12 @@ class CropFlip(Crop):
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         """See :class:`kdbench.data.views.View`."""
+        B, _, H, W = images.shape
         offsets = 2 * self.padding + 1
-        return window(images, self.padding, draw(keys, 0, offsets), draw(keys, 1, offsets), draw(keys, 2, 2) == 1)
+        top, left, mirrored = draw(keys[:, None], *torch.tensor([[0, 1, 2], [offsets, offsets, 2]]).to(keys)).unbind(1)
+        both = pad(torch.cat([images, images.flip(3)]), [self.padding] * 4)
+        number = torch.arange(B, device=keys.device) + B * mirrored
+        return _windows(both, number, top, left + mirrored * (2 * self.padding - 2 * left), H, W)
 
 
 class Flip:

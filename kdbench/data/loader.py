@@ -42,10 +42,12 @@ class TrainLoader:
         two_views: Whether batches have a second view of each sample.
         view_seed: Of the views; ``None`` takes ``seed``.
         limit_batches: At most so many batches per epoch; ``None`` for all.
+        cycle: Views of each sample, shown in turn; ``None`` for a fresh one in every epoch.
         memory_format: Layout of the inputs.
         device: Where the split is kept and batches are made.
 
     Attributes:
+        two_views: As given.
         seconds: Time spent making batches so far.
 
     Raises:
@@ -63,6 +65,7 @@ class TrainLoader:
         two_views: bool = False,
         view_seed: int | None = None,
         limit_batches: int | None = None,
+        cycle: int | None = None,
         memory_format: torch.memory_format = torch.contiguous_format,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -71,16 +74,23 @@ class TrainLoader:
         self._batch_size = batch_size
         self._views = tuple(views)
         self._mixes = tuple(mixes)
-        self._two_views = two_views
+        self.two_views = two_views
         self._order_seed = derive_seed(seed, "order")
         self._view_seed = derive_seed(seed if view_seed is None else view_seed, "views")
+        self._cycle = cycle
         self._memory_format = memory_format
         self._length = steps_per_epoch(len(split), batch_size, limit_batches)
         self._step = 0
+        self._keys_of, self._epoch_keys = -1, split.index  # of no epoch yet
 
     def __len__(self) -> int:
         """Steps per epoch."""
         return self._length
+
+    @property
+    def index(self) -> Tensor:
+        """Position of each sample in the full training set, ascending, `(N,)` int64."""
+        return self._split.index
 
     def seek(self, step: int) -> None:
         """Lets the next iteration start at global step ``step``: in epoch ``step // len``, at batch ``step % len``.
@@ -96,19 +106,31 @@ class TrainLoader:
         started = perf_counter()
         order = shuffled(self._order_seed, epoch, self._split.index)
         for number in range(offset, len(self)):
-            batch = self._batch(order[number * self._batch_size : (number + 1) * self._batch_size], epoch)
+            positions = order[number * self._batch_size : (number + 1) * self._batch_size]
+            batch = self._mixed(self.at(positions, epoch), positions, epoch)
             self.seconds += perf_counter() - started
             yield batch
             started = perf_counter()
 
-    def _batch(self, positions: Tensor, epoch: int) -> Batch:
-        index = self._split.index[positions]
-        keys = sample_keys(self._view_seed, epoch, index)
-        images = self._split.images.index_select(0, positions)  # faster than [positions]
-        looks = [keys, fold(keys, _SECOND)] if self._two_views else [keys]
-        inputs = [_pixels(apply_views(self._views, images, look), self._memory_format) for look in looks]
-        batch = Batch(inputs[0], self._split.labels[positions], index, *inputs[1:])
-        return mix_batch(self._mixes, batch, fold(keys, _MIX)) if self._mixes else batch
+    def at(self, positions: Tensor, epoch: int) -> Batch:
+        """The samples at these positions of the split, as they look in ``epoch``, not mixed with others."""
+        # Channels last, as they lie in memory, index_select copies whole images; an indexing expression copies pixels.
+        images = self._split.images.permute(0, 2, 3, 1).index_select(0, positions).permute(0, 3, 1, 2)
+        keys = self._keys(epoch)[positions]
+        looks = [keys, fold(keys, _SECOND)] if self.two_views else [keys]
+        views = [_pixels(apply_views(self._views, images, look), self._memory_format) for look in looks]
+        second = views[1] if self.two_views else None
+        return Batch(views[0], self._split.labels[positions], self._split.index[positions], second)
+
+    def _mixed(self, batch: Batch, positions: Tensor, epoch: int) -> Batch:
+        return mix_batch(self._mixes, batch, fold(self._keys(epoch)[positions], _MIX)) if self._mixes else batch
+
+    def _keys(self, epoch: int) -> Tensor:
+        """Of every sample in an epoch, made once for all its batches."""
+        epoch = epoch if self._cycle is None else epoch % self._cycle
+        if epoch != self._keys_of:
+            self._keys_of, self._epoch_keys = epoch, sample_keys(self._view_seed, epoch, self._split.index)
+        return self._epoch_keys
 
 
 class EvalLoader:
@@ -139,6 +161,9 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, len(self._split), self._batch_size):
-            part = slice(start, start + self._batch_size)
-            inputs = _pixels(self._split.images[part], self._memory_format)
-            yield Batch(inputs, self._split.labels[part], self._split.index[part])
+            yield self.at(slice(start, start + self._batch_size))
+
+    def at(self, positions: slice | Tensor) -> Batch:
+        """The samples at these positions of the split."""
+        inputs = _pixels(self._split.images[positions], self._memory_format)
+        return Batch(inputs, self._split.labels[positions], self._split.index[positions])

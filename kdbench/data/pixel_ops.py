@@ -65,8 +65,8 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     return result.clamp_(0, 255).byte()
 
 
-def hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Moves every colour along the circle of hues by a part of it, in [-0.5, 0.5]."""
+def hue(images: Tensor, factor: Tensor) -> Tensor:
+    """Moves every colour along the circle of hues by this part of it, in [-0.5, 0.5]."""
     if images.shape[1] != 3:
         return images
     pixels = images / 255.0
@@ -78,7 +78,7 @@ def hue(images: Tensor, turns: Tensor) -> Tensor:
     is_green = (pixels[:, 1] == value) & ~is_red
     sector = torch.where(is_red, blue - green, torch.where(is_green, 2 + red - blue, 4 + green - red))
     saturated = spread / torch.where(grey, 1.0, value)
-    angle = sector / 6 + turns[:, None, None]
+    angle = sector / 6 + factor[:, None, None]
     angle = (angle - angle.floor()) * 6  # as all below, without the operator %, which is slow
     # Each channel falls from `value` to `least` with its distance on the circle, counted in sixths: HSV's hexagon.
     offsets = torch.tensor([5.0, 3.0, 1.0], device=images.device)[:, None, None]
