@@ -217,7 +217,8 @@ def make_jobs(composer: Composer, overrides: Sequence[str], *, multirun: bool = 
     arms = study.arms() if study and not checker.problems else [Arm("", (), {})]
     jobs, given = [], {}
     for arm, typed in itertools.product(arms, itertools.product(*axes)):
-        settings = merged(arm.settings.values(), typed, checker.groups)
+        own = [_as_group(setting, checker.groups) for setting in arm.settings.values()]
+        settings = merged(own, typed, checker.groups)
         given |= {setting.text: setting for setting in settings}
         if job := _make_job(checker, settings):
             jobs.append(replace(job, arm=arm.name))
