@@ -5,16 +5,21 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
 from benchmarks.result import Row, Threshold
+from kdbench.config.source import config_root
 from kdbench.data.load import ImageSplit
 from kdbench.data.loader import TrainLoader
-from kdbench.data.views import VIEWS, make_views
+from kdbench.data.mixing import make_mixes
+from kdbench.data.view_options import OPTIONS
+from kdbench.data.views import make_views
 
 BATCH_SIZE, PADDING = 128, 4
 GROUP, PIL = f"32x32x3, B {BATCH_SIZE}", "PIL, sample by sample, crop_flip"
@@ -25,9 +30,17 @@ def _split(images: int) -> ImageSplit:
     return ImageSplit(pixels, torch.arange(images) % 10, torch.arange(images))
 
 
-def _ours(split: ImageSplit, augment: str, batches: int) -> float:
+def _ours(split: ImageSplit, name: str, batches: int) -> float:
+    augment: Any = {
+        name: OmegaConf.to_container(OmegaConf.load(config_root() / "dataset" / "augment" / f"{name}.yaml"))
+    }
     loader = TrainLoader(
-        split, BATCH_SIZE, seed=0, views=make_views(augment, PADDING), memory_format=torch.channels_last
+        split,
+        BATCH_SIZE,
+        seed=0,
+        views=make_views(augment),
+        mixes=make_mixes(augment),
+        memory_format=torch.channels_last,
     )
     mean, std = torch.full((3, 1, 1), 0.45), torch.full((3, 1, 1), 0.25)
     started = perf_counter()
@@ -61,11 +74,11 @@ def run(outputs: Path, *, quick: bool, threads: int) -> list[Row]:
     torch.set_num_threads(threads)
     batches, rounds = (5, 2) if quick else (300, 7)
     split = _split(1280 if quick else 50_000)
-    found: dict[str, list[float]] = {name: [] for name in (PIL, *VIEWS)}
+    found: dict[str, list[float]] = {name: [] for name in (PIL, *OPTIONS)}
     for _ in range(rounds):
         found[PIL].append(_pil(split, max(batches // 30, 1)))
-        for augment in VIEWS:
-            found[augment].append(_ours(split, augment, batches))
+        for name in OPTIONS:
+            found[name].append(_ours(split, name, batches))
     return [Row(GROUP, name, values, "images/s", per_second=True) for name, values in found.items()]
 
 

@@ -29,17 +29,19 @@ TASK = "task"
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by trainer.precision
 
 
-def task_loss(logits: Tensor, target: Tensor) -> Tensor:
-    r"""Cross-entropy with the labels, :math:`-\tfrac1B \sum_i \log p_{i, y_i}`.
+def task_loss(logits: Tensor, batch: Batch) -> Tensor:
+    r"""Cross-entropy with the labels, :math:`-\tfrac1B \sum_i \log p_{i, y_i}`; where two are mixed, by their shares.
 
     Args:
         logits: `(B, C)`.
-        target: `(B,)` int64.
+        batch: What they are of.
 
     Returns:
         Scalar in nats, float32.
     """
-    return F.cross_entropy(logits.float(), target)
+    if batch.mix is None:
+        return F.cross_entropy(logits.float(), batch.target)
+    return batch.over_labels(lambda target: F.cross_entropy(logits.float(), target, reduction="none")).mean()
 
 
 def _terms(
@@ -57,7 +59,9 @@ def _frozen(network: nn.Module) -> nn.Module:
 
 
 def _in_float32(output: ModelOutput) -> ModelOutput:
-    return ModelOutput(output.logits.float(), {name: values.float() for name, values in output.features.items()})
+    features = {name: values.float() for name, values in output.features.items()}
+    second = None if output.second is None else _in_float32(output.second)
+    return output._replace(logits=output.logits.float(), features=features, second=second)
 
 
 class _Reader:
@@ -65,7 +69,7 @@ class _Reader:
 
     def __init__(self, network: nn.Module, taps: Mapping[str, Sequence[str]], compile_mode: str | None = None) -> None:
         self._own = {criterion: expand_taps(network, names) for criterion, names in taps.items()}
-        self._read = TapReader(network, [name for names in self._own.values() for name in names])
+        self.read = TapReader(network, [name for names in self._own.values() for name in names])
         if compile_mode is None:
             return
         if any(self._own.values()):
@@ -73,14 +77,16 @@ class _Reader:
                               "does not show; use trainer.compile=null")  # fmt: skip
         compiled = torch.compile(network, mode=compile_mode)
         assert isinstance(compiled, nn.Module)
-        self._read.network = compiled  # here alone: measured is the network as it is
+        self.read.network = compiled  # here alone: measured is the network as it is
 
-    def __call__(self, inputs: Tensor) -> ModelOutput:
-        return self._read(inputs)
+    def __call__(self, batch: Batch) -> ModelOutput:
+        output = self.read(batch.inputs)
+        return output if batch.second is None else output._replace(second=self.read(batch.second))
 
     def share(self, criterion: str, output: ModelOutput, ask: Callable[[Tensor], ModelOutput]) -> ModelOutput:
-        own = {name: output.features[name] for name in self._own.get(criterion, ())}
-        return ModelOutput(output.logits, own, lambda inputs: self.share(criterion, ask(inputs), ask))
+        features = {name: output.features[name] for name in self._own.get(criterion, ())}
+        second = None if output.second is None else self.share(criterion, output.second, ask)
+        return ModelOutput(output.logits, features, lambda inputs: self.share(criterion, ask(inputs), ask), second)
 
 
 class Recall(Protocol):
@@ -248,13 +254,13 @@ class Distiller(pl.LightningModule):
         self._reseed(step, *([rank()] if share.divided else []))
         teachers = self._ask_teachers(share)
         with share.statistics():
-            student = self._student_reader(share.own.inputs)
+            student = self._student_reader(share.own)
         logits = share.gather(student.logits)
-        terms = {TASK: task_loss(logits, batch.target)}
+        terms = {TASK: task_loss(logits, batch)}
         if share.divided:
             self._reseed(step)  # networks draw for their own rows, criteria the same on every rank
         for name, criterion in self._active.items():
-            own = self._student_reader.share(name, student, self._student_reader)
+            own = self._student_reader.share(name, student, self._student_reader.read)
             others = [
                 reader.share(name, output, partial(self._query, reader))
                 for reader, output in zip(self._teacher_readers, teachers, strict=True)
@@ -263,7 +269,7 @@ class Distiller(pl.LightningModule):
             terms.update(_terms(criterion, own, others, share))
         weighted = [schedule(progress) * terms[name] for name, schedule in self._schedules.items()]
         loss = torch.stack(weighted).sum()
-        self._record(loss, terms, logits, batch.target)
+        self._record(loss, terms, logits, batch.main_target)
         return loss
 
     def _reseed(self, step: int, *rank: int) -> None:
@@ -275,7 +281,8 @@ class Distiller(pl.LightningModule):
     def _ask_teachers(self, share: Share) -> tuple[ModelOutput, ...]:
         if not self._active:
             return ()
-        self.teacher_queries += len(share.batch.target) * len(self._teacher_readers)
+        views = 1 if share.batch.second is None else 2
+        self.teacher_queries += views * len(share.batch.target) * len(self._teacher_readers)
         with self.teacher_clock.running(self.device), torch.no_grad(), self._teacher_autocast():
             return tuple(self._ask(*one, share) for one in zip(self._teacher_readers, self._recalls, strict=True))
 
@@ -287,8 +294,8 @@ class Distiller(pl.LightningModule):
 
     def _ask(self, reader: _Reader, recall: Recall | None, share: Share) -> ModelOutput:
         if recall is None:
-            self._forwards += len(share.batch.target)
-            output = reader(share.own.inputs)
+            self._forwards += len(share.batch.target) * (1 if share.batch.second is None else 2)
+            output = reader(share.own)
         else:
             output = recall(share.own, (self._past + self.progress().step) // self._steps_per_epoch)
         return output if self._teacher_precision is None else _in_float32(output)
@@ -298,7 +305,7 @@ class Distiller(pl.LightningModule):
         self.teacher_queries += len(inputs)
         self._forwards += len(inputs)
         with self.teacher_clock.running(self.device):
-            return reader(inputs)
+            return reader.read(inputs)
 
     @torch.no_grad()
     def _record(self, loss: Tensor, terms: Mapping[str, Tensor], logits: Tensor, target: Tensor) -> None:
@@ -310,7 +317,10 @@ class Distiller(pl.LightningModule):
         self._seen += size
 
     def epoch_averages(self) -> dict[str, float]:
-        """Mean loss, terms (unweighted) and accuracy (percent) over the epoch's samples, and the weights at its end."""
+        """Mean loss, terms (unweighted) and accuracy (percent) over the epoch's samples, and the weights at its end.
+
+        A mixed sample counts as one of the class that most of it is of.
+        """
         means = (self._sums / max(self._seen, 1)).tolist()
         self._sums.zero_()
         self._seen = 0

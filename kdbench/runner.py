@@ -26,6 +26,7 @@ from kdbench.core.recipe import Recipe, digest_of
 from kdbench.core.signals import raise_if_stopped
 from kdbench.data.load import DataSplits, ImageSplit
 from kdbench.data.loader import EvalLoader, TrainLoader
+from kdbench.data.mixing import make_mixes
 from kdbench.data.views import make_views
 from kdbench.distiller import AUTOCAST
 from kdbench.fit import Loop, Observer, Record, Unheard, fit
@@ -181,7 +182,9 @@ class Trainer:
             data.train,
             recipe.budget["batch_size"],
             seed=recipe.seed,
-            views=make_views(config["augment"], config["padding"]),
+            views=make_views(config["augment"]),
+            mixes=make_mixes(config["augment"]),
+            two_views=self.builder.two_views(recipe),
             view_seed=config["view_seed"],
             limit_batches=recipe.budget["limit_train_batches"],
             cycle=teaching(recipe).get("views"),

@@ -9,7 +9,7 @@ from typing import Any
 from kdbench.core.recipe import Recipe, digest_of
 
 FORMAT = 1  # bump when rows are kept in another form: what was kept before is asked for again
-VIEW_KEYS = ("augment", "padding", "view_seed")  # of a dataset: without views they say nothing about pixels
+VIEW_KEYS = ("augment", "view_seed")  # of a dataset: without views they say nothing about pixels
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def teaching(recipe: Recipe) -> Mapping[str, Any]:
 
 def has_views(recipe: Recipe) -> bool:
     """Whether training images differ from epoch to epoch."""
-    return recipe.data["augment"] != "none"
+    return "none" not in recipe.data["augment"]
 
 
 def view_of(recipe: Recipe, epoch: int) -> int | None:

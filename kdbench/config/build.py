@@ -21,6 +21,7 @@ from kdbench.core.types import DataSpec, NetworkSpec
 from kdbench.criteria.base import Criterion, Teachers
 from kdbench.data.catalog import describe
 from kdbench.data.load import DataSplits, load_data
+from kdbench.data.view_options import mixes_of
 from kdbench.distiller import TASK, Distiller, Recall
 from kdbench.metrics.base import Evaluation
 from kdbench.models.create import create_network
@@ -164,6 +165,7 @@ class Builder:
         criteria: dict[str, Criterion] = {}
         for name, config in recipe.method["criteria"].items():
             with self._criterion(recipe, name, student, teachers, data) as (criterion, own, others):
+                _check_labels(name, criterion, recipe)
                 criterion.setup(own, others, data)
             if config["version"] != criterion.version:
                 raise ConfigError(f"method.criteria.{name}.version={config['version']}: the code is version "
@@ -209,6 +211,12 @@ class Builder:
                 frozen = modules_after(student, expand_taps(student, read), data)
             made.append(Phase(phase["epochs"], phase["weights"], phase["optim"], frozen, f"{where}.optim"))
         return made
+
+    def two_views(self, recipe: Recipe) -> bool:
+        """Whether a criterion of the recipe compares two views of each sample."""
+        nodes = {} if recipe.method is None else recipe.method["criteria"]
+        return any(resolve_target(node["_target_"], base=Criterion, trusted=self._trusted).two_views
+                   for node in nodes.values())  # fmt: skip
 
     def distiller(self, recipe: Recipe, student: Network, teachers: Sequence[Network], data: DataSpec,
                   steps_per_epoch: int, recalls: Sequence[Recall | None] = ()) -> Distiller:  # fmt: skip
@@ -274,6 +282,12 @@ def _with_peer(criteria: Mapping[str, Criterion]) -> bool:
         raise ConfigError(f"method.criteria: {', '.join(peers)} learns together with the network above, "
                           f"{', '.join(others)} wants a trained one; choose one of them")  # fmt: skip
     return bool(peers)
+
+
+def _check_labels(name: str, criterion: Criterion, recipe: Recipe) -> None:
+    if criterion.one_label and (mixes := mixes_of(recipe.data["augment"])):
+        raise ConfigError(f"{name} needs samples of one class each, but dataset.augment has {', '.join(mixes)}: "
+                          f"leave {'it' if len(mixes) == 1 else 'them'} out, or choose another method")  # fmt: skip
 
 
 def _check_terms(criteria: Mapping[str, Criterion], method: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ from kdbench.config.resolve import NotPlainError, Template
 from kdbench.config.source import ROLES, RoleSource, config_root
 from kdbench.core.errors import ConfigError
 
-LISTED_GROUPS = ("assistants", "logger", "eval")  # a list of options, each under a key of its own
+LISTED_GROUPS = ("assistants", "logger", "eval", "dataset/augment")  # a list of options, each under a key of its own
 
 
 @dataclass(frozen=True)

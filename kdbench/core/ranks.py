@@ -70,7 +70,7 @@ class Share:
         if self.divided:
             self._sizes = [size // ranks + (number < size % ranks) for number in range(ranks)]
             start = sum(self._sizes[: rank()])
-            self.own = Batch._make(rows[start : start + self._sizes[rank()]] for rows in batch)
+            self.own = batch.rows(slice(start, start + self._sizes[rank()]))
 
     def statistics(self) -> AbstractContextManager[object]:
         """Within it, BatchNorm trains on this rank's rows with the statistics that the user wants."""
@@ -94,7 +94,8 @@ class Share:
     def gather_output(self, output: ModelOutput) -> ModelOutput:
         """:meth:`gather` of everything that a network gave."""
         features = {name: self.gather(rows) for name, rows in output.features.items()}
-        return output._replace(logits=self.gather(output.logits), features=features)
+        second = None if output.second is None else self.gather_output(output.second)
+        return output._replace(logits=self.gather(output.logits), features=features, second=second)
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean over the batch, from the mean over this rank's rows; the same scalar on every rank."""

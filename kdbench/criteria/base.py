@@ -48,6 +48,9 @@ class Criterion(nn.Module):
             criterion sees the rows of one device; any other sees the whole batch on all, features gathered, which is
             right in every case but costs memory and time where features are large.
         deploys: Whether it changes the network that is trained and deployed; it then has :meth:`parts`.
+        one_label: Whether each sample must be of one class, so that mixup and CutMix are refused; whoever reads labels
+            otherwise does so by :meth:`Batch.over_labels`.
+        two_views: Whether it compares two views of each sample: outputs then have a ``second``.
     """
 
     version: ClassVar[int] = 1
@@ -55,6 +58,8 @@ class Criterion(nn.Module):
     teachers: ClassVar[Teachers] = Teachers.ONE
     per_sample: ClassVar[bool] = False
     deploys: ClassVar[bool] = False
+    one_label: ClassVar[bool] = False
+    two_views: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()  # nn.Module's own takes any argument, and a misspelt option would go unnoticed

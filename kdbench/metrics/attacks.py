@@ -58,7 +58,7 @@ class Attack(Evaluation):
         right = torch.zeros(1 + len(self.epsilons), device=device)
         with evaluating(network):
             for given in first(loader, self.samples):
-                batch = Batch(*(part.to(device) for part in given))
+                batch = Batch(given.inputs.to(device), given.target.to(device), given.index.to(device))
                 views = [batch.inputs, *(self.attack(network, batch, epsilon / 255) for epsilon in self.epsilons)]
                 with torch.no_grad():
                     hits = [predict(network, view).argmax(dim=-1) == batch.target for view in views]

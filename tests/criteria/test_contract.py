@@ -15,7 +15,7 @@ from kdbench.config.recipes import GUIDANCE
 from kdbench.core.errors import ConfigError
 from kdbench.core.taps import TapReader, expand_taps
 from kdbench.core.targets import resolve_target
-from kdbench.core.types import Batch, DataSpec, Progress
+from kdbench.core.types import Batch, DataSpec, Mix, Progress
 from kdbench.criteria import Criterion, Teachers
 from kdbench.models.cifar_resnet import CifarResNet
 from kdbench.models.network import Network, find_head
@@ -162,6 +162,25 @@ def test_gradient_reaches_the_student_and_every_connector_but_no_teacher(path, r
     assert any(p.grad is not None and p.grad.any() for p in rig.student.network.parameters())
     assert not [name for name, p in rig.criteria.named_parameters() if p.grad is None or not p.grad.any()]
     assert all(p.grad is None for teacher in rig.teachers for p in teacher.network.parameters())
+
+
+@pytest.mark.parametrize("path", LOSSES)
+def test_who_takes_mixed_samples_weighs_both_labels_by_their_shares(path, rig):
+    if any(target.one_label for target in rig.method.targets.values()):
+        pytest.skip("refuses mixed samples")
+    rig.student.network.eval()  # its BatchNorm statistics would move between the forwards
+    plain, others = rig.batch, rig.batch.target.flip(0)
+    of_own, of_others = [], []
+    for target, share, found in ((plain.target, 1.0, of_own), (others, 0.0, of_others)):
+        for batch in (
+            plain._replace(target=target),
+            plain._replace(mix=Mix(others, torch.full((len(others),), share))),
+        ):
+            rig.batch = batch
+            rig.criteria = rig.build()
+            found.append(rig.terms())
+    torch.testing.assert_close(*of_own)
+    torch.testing.assert_close(*of_others)
 
 
 @pytest.mark.parametrize("path", LOSSES)
