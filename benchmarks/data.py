@@ -5,16 +5,14 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
 from benchmarks.result import Row, Threshold
-from kdbench.config.source import config_root
+from kdbench.config.compose import Composer
 from kdbench.data.load import ImageSplit
 from kdbench.data.loader import TrainLoader
 from kdbench.data.mixing import make_mixes
@@ -22,6 +20,7 @@ from kdbench.data.view_options import OPTIONS
 from kdbench.data.views import make_views
 
 BATCH_SIZE, PADDING = 128, 4
+COMPOSER = Composer()
 GROUP, PIL = f"32x32x3, B {BATCH_SIZE}", "PIL, sample by sample, crop_flip"
 
 
@@ -31,9 +30,7 @@ def _split(images: int) -> ImageSplit:
 
 
 def _ours(split: ImageSplit, name: str, batches: int) -> float:
-    augment: Any = {
-        name: OmegaConf.to_container(OmegaConf.load(config_root() / "dataset" / "augment" / f"{name}.yaml"))
-    }
+    augment = COMPOSER.resolve(("dataset=fake", f"dataset/augment=[{name}]"), ())["dataset"]["augment"]
     loader = TrainLoader(
         split,
         BATCH_SIZE,

@@ -103,8 +103,14 @@ def run(outputs: Path, *, quick: bool, threads: int, pairs: tuple[Pair, ...] | N
 
 def _thresholds() -> list[Threshold]:
     plain, wide, deep, small = map(str, PAIRS)
-    own = [Threshold(str(pair), ours, limit, least=0.95) for pair in PAIRS for ours, limit in ((OURS, LAST), (OURS_HALF, HALF))]
-    against = [Threshold(group, OURS, REPDISTILLER, least=least) for group, least in ((wide, 1.05), (deep, 1.2), (small, 1.3))]
+    own = [
+        Threshold(str(pair), ours, limit, least=0.95)
+        for pair in PAIRS
+        for ours, limit in ((OURS, LAST), (OURS_HALF, HALF))
+    ]
+    against = [
+        Threshold(group, OURS, REPDISTILLER, least=least) for group, least in ((wide, 1.05), (deep, 1.2), (small, 1.3))
+    ]
     halves = [Threshold(group, OURS_HALF, REPDISTILLER, least=1.8) for group in (wide, deep, small)]
     takd = [Threshold(plain, OURS, TAKD, least=2.9), Threshold(plain, OURS_HALF, TAKD, least=5.2)]
     return [*own, *against, *halves, *takd]
