@@ -11,7 +11,7 @@ SELECTED_ON_TEST = "weights selected on the test set: these accuracies are optim
 
 
 def find_flags(networks: Sequence[Network], arms: Sequence[Arm]) -> tuple[str, ...]:
-    """Selection on the test set, mixed protocols or datasets, unequal budgets, shared teachers, too few or unequal seeds.
+    """Selection on the test set, mixed protocols or datasets, unequal budgets, one teacher, few or unequal seeds.
 
     Args:
         networks: All that were collected: the cost of a chain includes its teachers.
@@ -29,7 +29,7 @@ def find_flags(networks: Sequence[Network], arms: Sequence[Arm]) -> tuple[str, .
     if len({frozenset(numbers) for numbers in seeds.values()}) > 1:
         flags.append("the arms do not share their seeds: differences between them are not paired")
     if any(_one_teacher(arm) for arm in arms):
-        flags.append("students of all seeds have the same teacher: the spread is theirs alone, another teacher may differ")
+        flags.append("students of all seeds have the same teacher: the spread is theirs alone")
     if any(len(numbers) == 1 for numbers in seeds.values()):
         flags.append("a single seed has no spread: nothing can be said about its noise")
     return tuple(flags)
