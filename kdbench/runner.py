@@ -52,6 +52,8 @@ def device_of(settings: Settings) -> torch.device:
     if settings.devices != 1:
         raise ConfigError(f"trainer.devices={settings.devices}: one training runs on one device so far; "
                           "sweep.workers=N trains several networks at a time")  # fmt: skip
+    if settings.elsewhere:
+        return torch.device("cpu")
     if settings.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer.accelerator=gpu: no CUDA device is there; use trainer=cpu or trainer=auto")
     return torch.device("cuda" if settings.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
@@ -80,7 +82,7 @@ class Trainer:
         student = self.builder.network(recipe, data.spec)
         if not recipe.epochs:
             return
-        _check_budget(recipe, self.device)
+        _check_budget(recipe, None if self.settings.elsewhere else self.device)
         teachers = [self.builder.network(teacher, self.builder.data(teacher).spec)
                     if self.settings.store.get(teacher.digest) is None else self.builder.trained(teacher.digest)
                     for teacher in recipe.teachers]  # fmt: skip
@@ -218,10 +220,10 @@ def _observed(recipe: Recipe, measure: Mapping[str, Callable[..., dict[str, floa
     return {name: function for name, function in measure.items() if name == "val" or recipe.select_on == "test"}
 
 
-def _check_budget(recipe: Recipe, device: torch.device) -> None:
+def _check_budget(recipe: Recipe, device: torch.device | None) -> None:
     budget = recipe.budget
     problems = []
-    if budget["precision"] == "16-mixed" and device.type == "cpu":
+    if budget["precision"] == "16-mixed" and device is not None and device.type == "cpu":
         problems.append("trainer.precision=16-mixed: CPUs have no half precision; use bf16-mixed")
     if budget["precision"] not in AUTOCAST:
         problems.append(

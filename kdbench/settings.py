@@ -26,6 +26,7 @@ class Settings:
         accelerator: ``auto``, ``cpu`` or ``gpu``.
         devices: How many of them a training uses.
         threads: CPU threads of one training.
+        elsewhere: Whether a check is made for other machines, whose devices are not known here.
         eval_batch_size: Samples per batch when measuring.
         checkpoint_every: Seconds between resumable states.
         loggers: Options of each chosen logger.
@@ -43,6 +44,7 @@ class Settings:
     accelerator: str = "auto"
     devices: int = 1
     threads: int = 1
+    elsewhere: bool = False
     eval_batch_size: int = 512
     checkpoint_every: float = 30.0
     loggers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -68,12 +70,12 @@ def run_name(chains: Sequence[Chain], *, multirun: bool) -> str:
     return f"{'-'.join(dict.fromkeys(link.name for link in chains[0].links))}-{students[0].digest[:8]}"
 
 
-def make_settings(chains: Sequence[Chain], *, workers: int, multirun: bool) -> Settings:
+def make_settings(chains: Sequence[Chain], *, threads: int, multirun: bool) -> Settings:
     """The settings of a command; what is not part of an identity is taken from its first job.
 
     Args:
         chains: All jobs.
-        workers: Trainings at a time; the cores are divided among them, so that they never fight for one.
+        threads: CPU threads of one training, unless ``trainer.threads`` says otherwise.
         multirun: Whether the command is a sweep.
     """
     config = chains[0].job.config
@@ -89,7 +91,7 @@ def make_settings(chains: Sequence[Chain], *, workers: int, multirun: bool) -> S
         trusted=tuple(config["trust"]),
         accelerator=trainer["accelerator"],
         devices=trainer["devices"],
-        threads=trainer["threads"] or max(cores() // workers, 1),
+        threads=trainer["threads"] or threads,
         eval_batch_size=trainer["eval_batch_size"],
         checkpoint_every=float(trainer["checkpoint_every"]),
         loggers=config.get("logger", {}),

@@ -162,8 +162,8 @@ def _marks(recipe: Recipe) -> tuple[str, ...]:
     return ("weights selected on the test set: optimistic",) if recipe.select_on == "test" else ()
 
 
-def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings) -> None:
-    """Writes ``run.json`` (jobs, networks, outcomes) and one text file for each failure, into the run's folder."""
+def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings, **more: Any) -> None:
+    """Writes ``run.json`` (jobs, networks, outcomes, ``more``) and one text file per failure, into the run's folder."""
     folder = settings.run_dir
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [
@@ -176,7 +176,7 @@ def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings) -
     ]
     ended = {digest: outcomes.get(digest, IN_STORE) for digest in plan.nodes}
     statuses = {digest: {"status": outcome.status, "reason": outcome.reason} for digest, outcome in ended.items()}
-    (folder / "run.json").write_text(json.dumps({"jobs": jobs, "networks": statuses}, indent=1) + "\n")
+    (folder / "run.json").write_text(json.dumps({"jobs": jobs, "networks": statuses, **more}, indent=1) + "\n")
     for digest, outcome in outcomes.items():
         record = folder / "failures" / f"{plan.nodes[digest].recipe.name}-{digest[:8]}.txt"
         if outcome.status == "failed":
