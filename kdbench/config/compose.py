@@ -24,6 +24,11 @@ from yaml import YAMLError
 from kdbench.config.source import ROLES, RoleSource, config_root
 from kdbench.core.errors import ConfigError
 
+# ${complement:method.weights.kd}: a weight that moves against another, as the teacher-assistant paper's 1 - lambda
+OmegaConf.register_new_resolver(
+    "complement", lambda key, *, _root_: round(1.0 - OmegaConf.select(_root_, key), 12), replace=True
+)
+
 LISTED_GROUPS = ("assistants", "logger", "eval")  # a list of options, each under a key of its own
 
 
