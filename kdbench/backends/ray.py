@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Mapping
@@ -85,9 +86,9 @@ def open_backend(settings: Settings, options: Mapping[str, Any]) -> RayBackend:
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a training that was given no GPU sees none
     asked = {"CPU": options["num_cpus"], "GPU": options["num_gpus"]}
-    local = {} if options["address"] else {"include_dashboard": False}
     try:
-        ray.init(options["address"], logging_level="ERROR", log_to_driver=False, **local)
+        ray.init(options["address"], logging_level=logging.ERROR, log_to_driver=False,
+                 include_dashboard=None if options["address"] else False)  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"sweep.ray.address={options['address']}: {str(error).strip().splitlines()[0]}") from error
     there = {name: max(node["Resources"].get(name, 0) for node in ray.nodes()) for name in asked}

@@ -37,6 +37,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "eval": _command("evaluate"),
     "export": _command("export"),
     "search": _command("search"),
+    "dashboard": _command("dashboard"),
 }
 
 

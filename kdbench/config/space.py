@@ -75,6 +75,8 @@ def _dimension(key: str, text: str, override: Any) -> Dimension:
         raise ConfigError(f"{text}: a log scale needs an interval: tag(log,interval(LOW,HIGH))")
     if isinstance(sweep, IntervalSweep):
         low, high = sweep.start, sweep.end
+        assert low is not None
+        assert high is not None
         if not low < high or ("log" in tags and low <= 0):
             raise ConfigError(f"{text}: the first number must be the smaller one{', and greater than 0' * bool(tags)}")
         return Dimension(key, low=low, high=high, log=bool(tags))

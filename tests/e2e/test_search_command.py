@@ -87,9 +87,7 @@ def test_one_weight_is_the_complement_of_the_other() -> None:
         (["student=plain2,plain8", "teacher=plain4"], "16x16"),
     ],
 )
-def test_a_wrong_search_is_refused_before_it_begins(
-    arguments: list[str], words: str, run: Any, tmp_path: Path
-) -> None:
+def test_a_wrong_search_is_refused_before_it_begins(arguments: list[str], words: str, run: Any, tmp_path: Path) -> None:
     status, out, err = run(*arguments)
     assert status == 2
     assert words in err
