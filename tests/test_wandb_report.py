@@ -23,11 +23,11 @@ def test_tables_and_figures_of_a_folder_can_be_read_back(tmp_path: Path) -> None
     (records,) = wandb_records(tmp_path)
     (run,) = of_type(records, "run")
     assert (run["project"], run["run_group"], run["job_type"]) == ("takd_paths", "sweep-1", "report")
-    (row,) = of_type(records, "history")
-    table, figure = row["item"]["tables/summary"], row["item"]["figures/figures/gap"]
-    assert (table["_type"], table["nrows"], table["ncols"]) == ("table-file", 2, 3)
-    assert (figure["_type"], figure["width"], figure["height"]) == ("image-file", 4, 3)
-    (file,) = tmp_path.glob("wandb/offline-run-*/files/media/table/tables/*.json")
+    (row,) = (record["item"] for record in of_type(records, "history"))
+    table, figure = "tables/summary", "figures/figures/gap"
+    assert [row[f"{table}.{key}"] for key in ("_type", "nrows", "ncols")] == ["table-file", 2, 3]
+    assert [row[f"{figure}.{key}"] for key in ("_type", "width", "height")] == ["image-file", 4, 3]
+    (file,) = tmp_path.glob("wandb/offline-run-*/files/media/table/tables/*.table.json")
     assert '["arm", "acc", "n"]' in file.read_text()
     assert '["kd", 91.5, 3.0]' in file.read_text()
     assert [record["exit_code"] for record in of_type(records, "exit")] == [0]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from wandb.wandb_agent import Agent
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from kdbench.config.compose import Composer
 from kdbench.config.jobs import make_jobs
@@ -29,7 +29,7 @@ def combinations() -> list[dict[str, Any]]:
 
 def command(chosen: dict[str, Any]) -> list[str]:
     """The command line of one run, its parameters filled in by W&B's own function."""
-    filled = Agent._create_sweep_command_args({"args": {key: {"value": value} for key, value in chosen.items()}})
+    filled = create_sweep_command_args({"args": {key: {"value": value} for key, value in chosen.items()}})
     words: list[str] = []
     for word in SWEEP["command"]:
         words += filled["args_no_hyphens"] if word == "${args_no_hyphens}" else [word]
