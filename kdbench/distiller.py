@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -21,6 +22,7 @@ from kdbench.criteria.base import Criterion
 from kdbench.optim import make_optimizer, make_scheduler
 
 TASK = "task"
+AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by trainer.precision
 
 
 def task_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -40,18 +42,38 @@ def _frozen(network: nn.Module) -> nn.Module:
     return network.requires_grad_(False).eval()
 
 
+def _in_float32(output: ModelOutput) -> ModelOutput:
+    return ModelOutput(output.logits.float(), {name: values.float() for name, values in output.features.items()})
+
+
 class _Reader:
     """One network as the criteria see it: of one forward pass, each gets its own taps, in its own order."""
 
-    def __init__(self, network: nn.Module, taps: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, network: nn.Module, taps: Mapping[str, Sequence[str]], compile_mode: str | None = None) -> None:
         self._own = {criterion: expand_taps(network, names) for criterion, names in taps.items()}
         self._read = TapReader(network, [name for names in self._own.values() for name in names])
+        if compile_mode is not None:  # here alone: whoever measures the network, runs it as it is
+            self._read.network = torch.compile(network, mode=compile_mode)
 
     def __call__(self, inputs: Tensor) -> ModelOutput:
         return self._read(inputs)
 
     def share(self, criterion: str, output: ModelOutput) -> ModelOutput:
         return ModelOutput(output.logits, {name: output.features[name] for name in self._own.get(criterion, ())})
+
+
+class Recall(Protocol):
+    """Answers in place of a teacher, from what that teacher said before.
+
+    Attributes:
+        forwards: Samples that the teacher itself was shown so far.
+    """
+
+    forwards: int
+
+    def __call__(self, batch: Batch, epoch: int) -> ModelOutput:
+        """What the teacher gives for ``batch``, at the taps that the criteria read."""
+        ...
 
 
 class Distiller(pl.LightningModule):
@@ -71,8 +93,12 @@ class Distiller(pl.LightningModule):
         max_epochs: Epochs of the whole training.
         seed: Reseeds the global generator as a function of the step, so that a resumed run draws the same dropout.
         only: Module paths of the parts to train while everything else stays frozen; empty trains all.
+        recalls: For each teacher what answers in its place, or ``None``; empty: all are asked live.
+        teacher_precision: A key of :data:`AUTOCAST` for the teachers alone, whose answers are then taken in float32;
+            ``None`` for the student's.
         ema: Decay per step of a moving average of the weights, in (0, 1), reached by ``(1 + step) / (10 + step)`` so
             that the random start is forgotten; ``None`` keeps none.
+        compile_mode: Of ``torch.compile`` for the student's forward and backward pass; ``None`` does not compile.
         trusted: Packages of the user's, whose optimisers may be used.
     """
 
@@ -91,7 +117,10 @@ class Distiller(pl.LightningModule):
         max_epochs: int,
         seed: int,
         only: Sequence[str] = (),
+        recalls: Sequence[Recall | None] = (),
+        teacher_precision: str | None = None,
         ema: float | None = None,
+        compile_mode: str | None = None,
         trusted: Sequence[str] = (),
     ) -> None:
         super().__init__()
@@ -105,16 +134,23 @@ class Distiller(pl.LightningModule):
             student.get_submodule(path).requires_grad_(True)
         self._teachers = tuple(_frozen(teacher) for teacher in teachers)
         sides = {side: {name: both[side] for name, both in (taps or {}).items()} for side in ("student", "teacher")}
-        self._student_reader = _Reader(student, sides["student"])
+        self._student_reader = _Reader(student, sides["student"], compile_mode)
         self._teacher_readers = tuple(_Reader(teacher, sides["teacher"]) for teacher in self._teachers)
+        self._recalls = tuple(recalls) or (None,) * len(self._teachers)
+        self._teacher_precision = teacher_precision
         self._schedules = {name: make_schedule(name, value) for name, value in weights.items()}
         self._optim, self._trusted = optim, trusted
         self._steps_per_epoch, self._max_epochs, self._seed = steps_per_epoch, max_epochs, seed
         self._averages = ("loss", "acc", *(f"term/{name}" for name in self._schedules))
         self.register_buffer("_sums", torch.zeros(len(self._averages), dtype=torch.float64), persistent=False)
         self._seen = 0
-        self.teacher_queries = 0
+        self.teacher_queries = self._forwards = 0
         self.teacher_clock = Clock()
+
+    @property
+    def teacher_forwards(self) -> int:
+        """Samples that teachers were shown; below ``teacher_queries`` where their answers were recalled."""
+        return self._forwards + sum(recall.forwards for recall in self._recalls if recall is not None)
 
     @property
     def deployed(self) -> nn.Module:
@@ -167,16 +203,30 @@ class Distiller(pl.LightningModule):
         if not self._teacher_readers:
             return ()
         self.teacher_queries += len(batch.target) * len(self._teacher_readers)
-        with self.teacher_clock.running(self.device), torch.no_grad():
-            return tuple(reader(batch.inputs) for reader in self._teacher_readers)
+        with self.teacher_clock.running(self.device), torch.no_grad(), self._teacher_autocast():
+            return tuple(self._ask(*one, batch) for one in zip(self._teacher_readers, self._recalls, strict=True))
+
+    def _teacher_autocast(self) -> AbstractContextManager[Any]:
+        if self._teacher_precision is None:
+            return nullcontext()
+        dtype = AUTOCAST[self._teacher_precision]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def _ask(self, reader: _Reader, recall: Recall | None, batch: Batch) -> ModelOutput:
+        if recall is None:
+            self._forwards += len(batch.target)
+            output = reader(batch.inputs)
+        else:
+            output = recall(batch, self.progress().step // self._steps_per_epoch)
+        return output if self._teacher_precision is None else _in_float32(output)
 
     @torch.no_grad()
     def _record(self, loss: Tensor, terms: Mapping[str, Tensor], logits: Tensor, target: Tensor) -> None:
         """Adds the batch to the epoch's averages, on the device: nothing is read back before the epoch ends."""
         correct = (logits.argmax(1) == target).sum()
         size = len(target)
-        means = torch.stack([loss.detach(), *(terms[name].detach() for name in self._schedules)]).double()
-        self._sums += torch.cat([means[:1] * size, correct.double().reshape(1), means[1:] * size])
+        means = torch.stack([loss, *(terms[name] for name in self._schedules)]).double() * size
+        self._sums.add_(torch.cat([means[:1], correct.reshape(1), means[1:]]))  # += would go through the module tree
         self._seen += size
 
     def epoch_averages(self) -> dict[str, float]:
@@ -234,6 +284,7 @@ class Distiller(pl.LightningModule):
             "sums": self._sums.cpu().clone(),
             "seen": self._seen,
             "teacher_queries": self.teacher_queries,
+            "teacher_forwards": self.teacher_forwards,
             "teacher_seconds": self.teacher_clock.seconds,
         }
 
@@ -242,4 +293,5 @@ class Distiller(pl.LightningModule):
         state = checkpoint["distiller"]
         self._sums.copy_(state["sums"])
         self._seen, self.teacher_queries = state["seen"], state["teacher_queries"]
+        self._forwards = state["teacher_forwards"]
         self.teacher_clock.seconds = state["teacher_seconds"]

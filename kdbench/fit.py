@@ -25,7 +25,6 @@ from kdbench.distiller import Distiller
 from kdbench.store import Draft
 
 CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the device
-AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
@@ -52,7 +51,7 @@ class Loop:
 
     Attributes:
         max_epochs: Epochs of the whole training.
-        precision: A key of :data:`AUTOCAST`.
+        precision: A key of :data:`kdbench.distiller.AUTOCAST`.
         clip: Largest norm of the gradient, or ``None``.
         select_on: ``last``, ``val`` or ``test``.
         accelerator: ``auto``, ``cpu`` or ``gpu``.

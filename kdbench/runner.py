@@ -17,6 +17,9 @@ import torch
 from torch import nn
 
 import kdbench
+from kdbench.cache.identity import evaluation_pass, teaching
+from kdbench.cache.recalls import make_recalls
+from kdbench.cache.teacher import Source, TeacherCache
 from kdbench.config.build import LAYOUTS, Builder, UnsuitableError, make_evaluations
 from kdbench.core.errors import ConfigError, Problems, TrainingError, nearest
 from kdbench.core.recipe import Recipe, digest_of
@@ -24,7 +27,9 @@ from kdbench.core.signals import raise_if_stopped
 from kdbench.data.load import DataSplits, ImageSplit
 from kdbench.data.loader import EvalLoader, TrainLoader
 from kdbench.data.views import make_views
-from kdbench.fit import AUTOCAST, Loop, Observer, Record, fit
+from kdbench.distiller import AUTOCAST
+from kdbench.fit import Loop, Observer, Record, fit
+from kdbench.kernels import kernel_problems, matmul_precision
 from kdbench.metrics.cost import count_macs, count_parameters, latency
 from kdbench.metrics.evaluate import evaluate
 from kdbench.models.network import Network
@@ -32,6 +37,9 @@ from kdbench.optim import schedule_notes
 from kdbench.samples import read_samples
 from kdbench.settings import Settings, cores
 from kdbench.store import Draft, Entry
+from kdbench.store.cache import OutputCache
+
+Measure = Callable[[nn.Module], dict[str, float]]  # the numbers of a network on one split
 
 
 def builder_of(settings: Settings) -> Builder:
@@ -71,6 +79,9 @@ class Trainer:
         self.builder = builder_of(settings)
         self.device = device_of(settings)
         torch.set_num_threads(settings.threads)
+        self._conditions = {"threads": settings.threads, "torch": str(torch.__version__), "device": self.device.type}
+        self._cache = TeacherCache(OutputCache(settings.outputs / "cache"), on_disk=settings.cache,
+                                   check=settings.cache_check, conditions=self._conditions)  # fmt: skip
 
     def check(self, recipe: Recipe) -> None:
         """Builds everything that the recipe's training needs, without training.
@@ -89,6 +100,7 @@ class Trainer:
         for network in teachers:
             self.builder.check_fit(network, data.spec)
         loader = self._train_loader(recipe, data)
+        make_recalls(recipe, teachers, loader, data.spec, self._cache, lambda _: None)
         self.builder.distiller(recipe, student, teachers, data.spec, len(loader)).configure_optimizers()
 
     def make(self, recipe: Recipe, observer: Observer, *, on_wait: Callable[[str], None] | None = None) -> Entry:
@@ -106,25 +118,27 @@ class Trainer:
         wait = (
             None if on_wait is None else lambda owner: on_wait(f"process {owner.pid}" if owner else "another process")
         )
-        with self.settings.store.draft(recipe, on_wait=wait) as draft:
+        with self.settings.store.draft(recipe, on_wait=wait) as draft, matmul_precision(recipe.budget["matmul"]):
             return draft.entry or self._train(recipe, draft, observer)
 
     def _train(self, recipe: Recipe, draft: Draft, observer: Observer) -> Entry:
         data = self.builder.data(recipe)
         teachers = [self.builder.trained(teacher.digest).to(self.device) for teacher in recipe.teachers]
         student = self.builder.network(recipe, data.spec)
-        measure = self._measures(recipe, data)
-        teacher_seconds, queries, extra = 0.0, 0, 0
+        measure = self._measures(recipe, data, teachers, observer.on_note)
+        teacher_seconds, queries, forwards, extra = 0.0, 0, 0, 0
         record = Record()
         if recipe.epochs:
             assert recipe.optim is not None
             for note in schedule_notes(recipe.optim["schedule"], recipe.epochs):
                 observer.on_note(note)
             loader = self._train_loader(recipe, data)
-            distiller = self.builder.distiller(recipe, student, teachers, data.spec, len(loader))
+            recalls = make_recalls(recipe, teachers, loader, data.spec, self._cache, observer.on_note)
+            distiller = self.builder.distiller(recipe, student, teachers, data.spec, len(loader), recalls)
             observed = _observed(recipe, measure)
             record = fit(distiller, loader, draft, self._loop(recipe), measure=observed, observer=observer)
             teacher_seconds, queries = distiller.teacher_clock.seconds, distiller.teacher_queries
+            forwards = distiller.teacher_forwards
             extra = count_parameters(distiller.criteria)
             student = distiller.deployed
         raise_if_stopped()
@@ -133,12 +147,13 @@ class Trainer:
         draft.write_weights("last", student.state_dict())
         if record.best_weights is not None:
             draft.write_weights("best", record.best_weights)
-        metrics = self._final(recipe, student, teachers, draft, record, data, measure)
+        metrics = self._final(recipe, student, draft, record, data, measure)
         seconds = {**record.seconds, "teacher": teacher_seconds}
         seconds["student"] = max(
             seconds["total"] - sum(seconds[part] for part in ("data", "evaluation", "teacher")), 0.0
         )
-        metrics |= {"teacher_queries": queries, "extra_parameters": extra, "seconds": seconds}
+        metrics |= {"teacher_queries": queries, "teacher_forwards": forwards, "extra_parameters": extra}
+        metrics["seconds"] = seconds
         return draft.commit(metrics, record.history, environment(self.settings, self.device))
 
     # -- parts ----------------------------------------------------------------------------------------------------
@@ -152,6 +167,7 @@ class Trainer:
             views=make_views(config["augment"], config["padding"]),
             view_seed=config["view_seed"],
             limit_batches=recipe.budget["limit_train_batches"],
+            cycle=teaching(recipe).get("views"),
             memory_format=LAYOUTS[recipe.budget["layout"]],
             device=self.device,
         )
@@ -165,29 +181,35 @@ class Trainer:
             accelerator="gpu" if self.device.type == "cuda" else "cpu",
             devices=self.settings.devices,
             checkpoint_every=self.settings.checkpoint_every,
-            conditions={"threads": self.settings.threads, "torch": str(torch.__version__), "device": self.device.type},
+            conditions=self._conditions,
         )
 
-    def _measures(self, recipe: Recipe, data: DataSplits) -> dict[str, Callable[..., dict[str, float]]]:
-        """For each split, a function that measures a network on it."""
+    def _measures(self, recipe: Recipe, data: DataSplits, teachers: Sequence[Network] = (),
+                  note: Callable[[str], None] = lambda _: None) -> dict[str, Measure]:  # fmt: skip
+        """For each split, a function that measures a network on it; what teachers say there is asked once."""
+        layout, size = recipe.budget["layout"], self.settings.eval_batch_size
 
-        def measure(split: ImageSplit, network: nn.Module, teachers: Sequence[nn.Module] = ()) -> dict[str, float]:
-            loader = EvalLoader(split, self.settings.eval_batch_size, memory_format=LAYOUTS[recipe.budget["layout"]],
-                                device=self.device)  # fmt: skip
+        def measure(name: str, split: ImageSplit, network: nn.Module) -> dict[str, float]:
+            loader = EvalLoader(split, size, memory_format=LAYOUTS[layout], device=self.device)
+            known = [
+                self._cache.logits(evaluation_pass(recipe, of.digest, name, size),
+                                   Source(teacher.to(self.device), len(split), loader.at, note))
+                for teacher, of in zip(teachers, recipe.teachers, strict=False)
+            ]  # fmt: skip
             autocast = AUTOCAST[recipe.budget["precision"]]
-            return evaluate(network, loader, teachers=teachers, device=self.device, autocast=autocast)
+            return evaluate(network, loader, teacher_logits=known, device=self.device, autocast=autocast)
 
         splits = {"val": data.val, "test": data.test}
-        return {name: partial(measure, split) for name, split in splits.items() if split is not None}
+        return {name: partial(measure, name, split) for name, split in splits.items() if split is not None}
 
-    def _final(self, recipe: Recipe, student: nn.Module, teachers: Sequence[Network], draft: Draft, record: Record,
-               data: DataSplits, measure: Mapping[str, Callable[..., dict[str, float]]]) -> dict[str, Any]:  # fmt: skip
+    def _final(self, recipe: Recipe, student: nn.Module, draft: Draft, record: Record, data: DataSplits,
+               measure: Mapping[str, Measure]) -> dict[str, Any]:  # fmt: skip
         """The numbers of the selected weights; the only place where a clean protocol touches the test set."""
         if recipe.select_on != "last":
             assert record.best_weights is not None
             student.load_state_dict(record.best_weights)
         started = time.perf_counter()
-        splits = {name: _finite(function(student, teachers)) for name, function in measure.items()}
+        splits = {name: _finite(function(student)) for name, function in measure.items()}
         shape = data.spec.input_shape
         metrics = {
             "select_on": recipe.select_on,
@@ -215,20 +237,20 @@ def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
 
 
-def _observed(recipe: Recipe, measure: Mapping[str, Callable[..., dict[str, float]]]) -> dict[str, Callable[..., Any]]:
+def _observed(recipe: Recipe, measure: Mapping[str, Measure]) -> dict[str, Measure]:
     """What is measured after each epoch: validation, and the test set only where a protocol selects on it."""
     return {name: function for name, function in measure.items() if name == "val" or recipe.select_on == "test"}
 
 
 def _check_budget(recipe: Recipe, device: torch.device | None) -> None:
     budget = recipe.budget
-    problems = []
-    if budget["precision"] == "16-mixed" and device is not None and device.type == "cpu":
-        problems.append("trainer.precision=16-mixed: CPUs have no half precision; use bf16-mixed")
-    if budget["precision"] not in AUTOCAST:
-        problems.append(
-            f"trainer.precision={budget['precision']}: unknown{nearest(str(budget['precision']), AUTOCAST)}"
-        )
+    problems = kernel_problems(budget)
+    precisions = {"precision": budget["precision"], "teacher_precision": teaching(recipe).get("precision", "32-true")}
+    for key, precision in precisions.items():
+        if precision == "16-mixed" and device is not None and device.type == "cpu":
+            problems.append(f"trainer.{key}=16-mixed: CPUs have no half precision; use bf16-mixed")
+        if precision not in AUTOCAST:
+            problems.append(f"trainer.{key}={precision}: unknown{nearest(str(precision), AUTOCAST)}")
     if (ema := budget["ema"]) is not None and not (isinstance(ema, float) and 0 < ema < 1):
         problems.append(f"trainer.ema={ema}: a decay per step between 0 and 1 is expected, e.g. 0.999")
     if (clip := budget["clip"]) is not None and not (isinstance(clip, int | float) and clip > 0):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.config.recipes import Chain
+from kdbench.config.studies import NONE
 from kdbench.core.recipe import digest_of
 from kdbench.store import Store
 
@@ -29,6 +30,8 @@ class Settings:
         elsewhere: Whether a check is made for other machines, whose devices are not known here.
         eval_batch_size: Samples per batch when measuring.
         checkpoint_every: Seconds between resumable states.
+        cache: Whether what teachers say is kept on disk.
+        cache_check: Rows of it that the live teacher answers again whenever they are opened.
         loggers: Options of each chosen logger.
         run_dir: This command's own folder.
         project: Name of the study, for loggers.
@@ -47,6 +50,8 @@ class Settings:
     elsewhere: bool = False
     eval_batch_size: int = 512
     checkpoint_every: float = 30.0
+    cache: bool = False
+    cache_check: int = 32
     loggers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     project: str = "kdbench"
     group: str = ""
@@ -66,7 +71,8 @@ def run_name(chains: Sequence[Chain], *, multirun: bool) -> str:
     """A folder name made of what is run, never of a number: the same command finds its folder again."""
     students = [chain.links[-1].recipe for chain in chains]
     if multirun:
-        return f"sweep-{digest_of([recipe.digest for recipe in students])[:8]}"
+        study = chains[0].job.config["study"]["name"]
+        return f"{'sweep' if study == NONE else study}-{digest_of([recipe.digest for recipe in students])[:8]}"
     return f"{'-'.join(dict.fromkeys(link.name for link in chains[0].links))}-{students[0].digest[:8]}"
 
 
@@ -94,6 +100,9 @@ def make_settings(chains: Sequence[Chain], *, threads: int, multirun: bool) -> S
         threads=trainer["threads"] or threads,
         eval_batch_size=trainer["eval_batch_size"],
         checkpoint_every=float(trainer["checkpoint_every"]),
+        cache=config["cache"]["kind"] == "teacher",
+        cache_check=config["cache"].get("check", 32),
         loggers=config.get("logger", {}),
+        project="kdbench" if config["study"]["name"] == NONE else config["study"]["name"],
         group=name,
     )

@@ -6,7 +6,7 @@ import torch
 from kdbench.config.compose import Composer
 from kdbench.core.errors import ConfigError, DataError
 from kdbench.data.load import load_data
-from kdbench.metrics import Samples
+from kdbench.metrics.base import Samples
 from kdbench.samples import read_samples
 
 

@@ -23,6 +23,7 @@ from kdbench.settings import Settings
 from kdbench.sweep import STOPPED, TOO_SLOW, Board, Outcome, describe_failure
 
 PRELOAD = (
+    "kdbench.core.lean",
     "torch",
     "pytorch_lightning",
     "kdbench.runner",

@@ -16,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 done; 1 something failed while running; 2 the command was wrong and nothing was started; 130 and 143 stopped.
     """
+    import kdbench.core.lean  # noqa: F401 (before anything imports Lightning)
     from kdbench.cli.arguments import COMMANDS, parse_run
 
     arguments = list(sys.argv[1:] if argv is None else argv)

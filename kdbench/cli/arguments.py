@@ -38,6 +38,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "export": _command("export"),
     "search": _command("search"),
     "dashboard": _command("dashboard"),
+    "report": _command("report"),
 }
 
 

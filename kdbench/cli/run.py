@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.backends import check_backend, open_backend, runs_elsewhere, threads_of, walk
+from kdbench.cache.savings import savings
 from kdbench.cli.hydra_app import hydra_app
-from kdbench.cli.show import Live, show_plan, show_results, write_run
-from kdbench.config.checks import BUDGET_KEYS
+from kdbench.cli.report import show_report
+from kdbench.cli.show import Live, cache_notes, show_plan, show_results, write_run
+from kdbench.config.checks import TRAINER_KEYS
 from kdbench.config.compose import Composer
 from kdbench.config.jobs import Job, is_hydra, make_jobs, with_data
 from kdbench.config.recipes import Chain, ChainBuilder
+from kdbench.config.studies import NONE
 from kdbench.core.errors import ConfigError, Problems
 from kdbench.core.recipe import Recipe, digest_of
 from kdbench.data.catalog import describe, locate
@@ -51,7 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.cfg == "job":
         return _show_config(composer, arguments)
     jobs = make_jobs(composer, arguments.overrides, multirun=arguments.multirun)
-    return run_jobs(jobs, multirun=arguments.multirun).status
+    typed = shlex.join(["kdbench", *(["-m"] if arguments.multirun else []), *arguments.overrides])
+    return run_jobs(jobs, multirun=arguments.multirun, command=typed).status
 
 
 def _composer(arguments: argparse.Namespace) -> Composer:
@@ -96,8 +101,13 @@ def objective_split(recipe: Recipe) -> str:
     return "test" if recipe.select_on == "test" or not recipe.data["val_fraction"] else "val"
 
 
-def run_jobs(jobs: Sequence[Job], *, multirun: bool) -> Result:
-    """Plans and executes jobs.
+def run_jobs(jobs: Sequence[Job], *, multirun: bool, command: str = "") -> Result:
+    """Plans and executes jobs; a study ends with its report.
+
+    Args:
+        jobs: What to do.
+        multirun: Whether they are executed in workers.
+        command: What was typed, for the record.
 
     Raises:
         ConfigError: Anything is wrong with any job: all of it, and nothing was started.
@@ -106,7 +116,7 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool) -> Result:
     """
     config = jobs[0].config
     plan, store = plan_jobs(jobs)
-    show_plan(plan)
+    show_plan(plan, cache_notes(savings(plan.missing), kept=config["cache"]["kind"] == "teacher"))
     if config["dry_run"]:
         return Result(DONE, plan, store)
     in_workers = multirun or runs_elsewhere(config["sweep"])
@@ -114,10 +124,12 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool) -> Result:
     settings = make_settings(plan.chains, threads=threads_of(sweep), multirun=multirun)
     outcomes = execute(plan, settings, sweep if in_workers else None)
     try:
-        write_run(plan, outcomes, settings)
+        write_run(plan, outcomes, settings, command)
     except OSError as error:  # a full or read-only disk: the networks and their numbers are what counts
         print_line(make_console(), f"note: no record of this run in {settings.run_dir}: {error.strerror}")
     show_results(plan, outcomes, settings)
+    if config["study"]["name"] != NONE:
+        show_report(settings.run_dir)
     failed = any(outcome.status in ("failed", "stopped") for outcome in outcomes.values())
     return Result(FAILED if failed else DONE, plan, store)
 
@@ -167,10 +179,11 @@ def _check_common(jobs: Sequence[Job]) -> None:
 
 def _common(job: Job) -> dict[str, Any]:
     config = job.config
-    trainer = {f"trainer.{key}": value for key, value in config["trainer"].items() if key not in BUDGET_KEYS}
+    trainer = {f"trainer.{key}": value for key, value in config["trainer"].items() if key not in TRAINER_KEYS}
     name, root = config["dataset"]["name"], config["dataset"]["root"]
     shared = {key: config.get(key, {}) for key in ("paths", "logger", "sweep", "trust", "dry_run")}
-    return {**trainer, **shared, f"dataset.root (of dataset.name={name})": root}
+    cache = {f"cache.{key}": config["cache"].get(key) for key in ("kind", "check")}
+    return {**trainer, **cache, **shared, f"dataset.root (of dataset.name={name})": root}
 
 
 def _check_surroundings(chains: Sequence[Chain]) -> None:

@@ -56,6 +56,7 @@ class _Task:
     """A checked search.
 
     Attributes:
+        command: What was typed.
         composer: Makes the jobs of trials.
         fixed: Overrides of every trial.
         space: What is searched.
@@ -65,6 +66,7 @@ class _Task:
         outcomes: How trainings of this process ended.
     """
 
+    command: str
     composer: Composer
     fixed: list[str]
     space: list[Dimension]
@@ -109,7 +111,15 @@ def _prepare(composer: Composer, overrides: Sequence[str]) -> _Task:
     _check_buildable(plan, settings)
     identity = [plan.chains[0].links[-1].recipe.digest, [vars(dimension) for dimension in space], preset["seed"]]
     folder = settings.outputs / "runs" / f"search-{digest_of(identity)[:8]}"
-    return _Task(composer, fixed, space, config, splits.pop(), replace(settings, run_dir=folder, group=folder.name))
+    return _Task(
+        shlex.join(["kdbench", "search", *overrides]),
+        composer,
+        fixed,
+        space,
+        config,
+        splits.pop(),
+        replace(settings, run_dir=folder, group=folder.name),
+    )
 
 
 def _check_buildable(plan: Plan, settings: Settings) -> None:
@@ -168,7 +178,7 @@ def _finish(task: _Task, search: Search, console: Console) -> int:
     digests = [chain.links[-1].recipe.digest for chain in plan.chains]
     best = list(ranking[0].overrides) if ranking else None
     record = {"tuned_trials": len(search.trials), "selected_on": task.split, "best": best}
-    write_run(plan, task.outcomes, task.settings, search=record)
+    write_run(plan, task.outcomes, task.settings, task.command, search=record)
     shown = ranking[:BEST]
     keys = [dimension.key for dimension in task.space]
     values = [[trial.overrides[index].partition("=")[2] for trial in shown] for index in range(len(keys))]

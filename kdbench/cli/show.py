@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+from kdbench.cache.identity import teaching
+from kdbench.cache.savings import Savings
 from kdbench.core.errors import StoreError
 from kdbench.core.recipe import Recipe
 from kdbench.data.catalog import describe, steps_per_epoch
 from kdbench.plan import Plan, method_name
-from kdbench.report.console import PlanRow, ResultRow, ResultTable, make_console, print_line, print_plan
+from kdbench.report.console import PlanRow, ResultRow, ResultTable, count_text, make_console, print_line, print_plan
 from kdbench.report.progress import Display
 from kdbench.settings import Settings
 from kdbench.store import Entry, Store
 from kdbench.sweep import Outcome
 
+WORTH_A_LINE = 0.1  # part of the teachers' work
 IN_STORE = Outcome("in store")
 
 
-def show_plan(plan: Plan) -> None:
-    """One line per network; then what the chains' notes say, and which overrides which arms did not have."""
+def show_plan(plan: Plan, notes: Sequence[str] = ()) -> None:
+    """One line per network; then the notes of chains and ``notes``, and which overrides which arms did not have."""
     console = make_console()
     rows = [
         PlanRow(node.state, node.role, node.recipe.chain(), method_name(node.recipe), node.recipe.epochs,
@@ -35,7 +38,7 @@ def show_plan(plan: Plan) -> None:
     if len(plan.chains) > 1:
         shared = f"; they name {named}, and what they share is trained once" if named > len(rows) else ""
         print_line(console, f"{len(plan.chains)} jobs{shared}")
-    for note in dict.fromkeys(note for chain in plan.chains for note in chain.notes):
+    for note in dict.fromkeys([note for chain in plan.chains for note in chain.notes] + list(notes)):
         print_line(console, f"note: {note}")
     unused: dict[str, int] = {}
     for chain in plan.chains:
@@ -44,6 +47,23 @@ def show_plan(plan: Plan) -> None:
     for text, count in unused.items():
         print_line(console, f"note: {text} applies to {len(plan.chains) - count} of {len(plan.chains)} arms; "
                             "the others have no such key")  # fmt: skip
+
+
+def cache_notes(found: Savings, *, kept: bool) -> list[str]:
+    """What a cache of teachers' outputs would spare, where that is worth a line; what it does, where it is on."""
+    notes = []
+    if kept and found.live:
+        notes.append(f"cache=teacher: the method of {', '.join(found.live)} reads features of its teachers; those that "
+                     "are maps are not kept, and their teachers are asked at every step")  # fmt: skip
+    spared = found.without - found.shown
+    if found.without and (kept or spared > WORTH_A_LINE * found.without):
+        hint = "" if spared > 0 else ("; it spares nothing here: augmented views are shared in a sweep by "
+                                      "dataset.view_seed=0, or cycled through with cache.views=4")  # fmt: skip
+        notes.append(
+            f"cache=teacher {'shows' if kept else 'would show'} teachers {count_text(found.shown)} samples instead of "
+            f"{count_text(found.without)}, for {count_text(found.bytes)}B on disk{hint}"
+        )
+    return notes
 
 
 class Live:
@@ -159,15 +179,29 @@ def _from_scratch(recipe: Recipe, store: Store) -> float | None:
 
 
 def _marks(recipe: Recipe) -> tuple[str, ...]:
-    return ("weights selected on the test set: optimistic",) if recipe.select_on == "test" else ()
+    marks = ["weights selected on the test set: optimistic"] if recipe.select_on == "test" else []
+    if lossy := {key: value for key, value in teaching(recipe).items() if key != "precision"}:
+        words = ", ".join(f"{key}={value}" for key, value in lossy.items())
+        marks.append(f"taught from a cache that changes the training: {words}")
+    return tuple(marks)
 
 
-def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings, **more: Any) -> None:
-    """Writes ``run.json`` (jobs, networks, outcomes, ``more``) and one text file per failure, into the run's folder."""
+def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings, command: str, **more: Any) -> None:
+    """Writes ``run.json`` (jobs, networks, outcomes) and one text file for each failure, into the run's folder.
+
+    Args:
+        plan: What was planned.
+        outcomes: What came of it.
+        settings: Where to write.
+        command: What was typed; empty if nobody typed it.
+        more: What else shall stand in the record.
+    """
     folder = settings.run_dir
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [
         {
+            "arm": chain.job.arm,
+            "protocol": chain.job.config["protocol"]["name"],
             "overrides": list(chain.job.overrides),
             "unused": list(chain.job.unused),
             "networks": [{"role": link.role, "name": link.name, "digest": link.recipe.digest} for link in chain.links],
@@ -176,7 +210,9 @@ def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings, *
     ]
     ended = {digest: outcomes.get(digest, IN_STORE) for digest in plan.nodes}
     statuses = {digest: {"status": outcome.status, "reason": outcome.reason} for digest, outcome in ended.items()}
-    (folder / "run.json").write_text(json.dumps({"jobs": jobs, "networks": statuses, **more}, indent=1) + "\n")
+    study = plan.chains[0].job.config["study"]
+    record = {"command": command, "study": study, "jobs": jobs, "networks": statuses, **more}
+    (folder / "run.json").write_text(json.dumps(record, indent=1) + "\n")
     for digest, outcome in outcomes.items():
         record = folder / "failures" / f"{plan.nodes[digest].recipe.name}-{digest[:8]}.txt"
         if outcome.status == "failed":

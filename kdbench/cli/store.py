@@ -11,6 +11,7 @@ from kdbench.core.errors import ConfigError, StoreError
 from kdbench.plan import method_name
 from kdbench.report.console import Column, count_text, make_console, percent_text, print_columns, print_line, time_text
 from kdbench.store import Entry, Store
+from kdbench.store.cache import OutputCache
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str]) -> int:
     gc = commands.add_parser("gc", help="remove what no training will go on with")
     gc.add_argument("--dry-run", action="store_true", help="say what would be removed")
     gc.add_argument("--broken", action="store_true", help="also damaged networks")
-    gc.add_argument("--older-than", type=float, default=7.0, metavar="DAYS", help="interrupted trainings (default: 7)")
+    gc.add_argument("--older-than", type=float, default=7.0, metavar="DAYS",
+                    help="interrupted trainings, unused outputs of teachers (default: 7)")  # fmt: skip
     gc.set_defaults(run=_gc)
     rm = commands.add_parser("rm", help="remove one network")
     rm.add_argument("id")
@@ -108,6 +110,9 @@ def _verify(store: Store, _: argparse.Namespace) -> int:
 def _gc(store: Store, given: argparse.Namespace) -> int:
     console = make_console()
     garbage = store.gc(dry_run=given.dry_run, broken=given.broken, older_than_days=given.older_than)
+    garbage += OutputCache(store.root.parent / "cache").gc(
+        {entry.digest for entry in store}, dry_run=given.dry_run, older_than_days=given.older_than
+    )
     for item in garbage:
         print_line(console, f"{count_text(item.bytes)}B  {item.path}: {item.reason}")
     verb = "would be" if given.dry_run else "were"

@@ -20,7 +20,7 @@ from kdbench.core.types import DataSpec
 from kdbench.criteria.base import Criterion
 from kdbench.data.catalog import describe
 from kdbench.data.load import DataSplits, load_data
-from kdbench.distiller import TASK, Distiller
+from kdbench.distiller import TASK, Distiller, Recall
 from kdbench.metrics.base import Evaluation
 from kdbench.models.create import create_network
 from kdbench.models.network import Network
@@ -160,8 +160,8 @@ class Builder:
         return criteria
 
     def distiller(self, recipe: Recipe, student: Network, teachers: Sequence[Network], data: DataSpec,
-                  steps_per_epoch: int) -> Distiller:  # fmt: skip
-        """The recipe's training, ready to fit."""
+                  steps_per_epoch: int, recalls: Sequence[Recall | None] = ()) -> Distiller:  # fmt: skip
+        """The recipe's training, ready to fit; ``recalls`` answer in place of the teachers."""
         assert recipe.optim is not None
         method = recipe.method or {"weights": {TASK: 1.0}, "taps": {}}
         return Distiller(
@@ -175,7 +175,10 @@ class Builder:
             max_epochs=recipe.epochs,
             seed=recipe.seed,
             only=known_heads(student) if recipe.network["train"] == "head" else (),
+            recalls=recalls,
+            teacher_precision=method.get("teaching", {}).get("precision"),
             ema=recipe.budget["ema"],
+            compile_mode=recipe.budget["compile"],
             trusted=self._trusted,
         )
 

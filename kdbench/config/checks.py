@@ -15,14 +15,18 @@ BUDGET_KEYS = (
     "layout",
     "clip",
     "ema",
+    "compile",
+    "matmul",
 )  # change weights
+TRAINER_KEYS = (*BUDGET_KEYS, "teacher_precision")  # of trainer: may differ between the networks of a chain
 HOP_KEYS = ("method", "optim", "trainer", "seed", "select_on")  # what may differ between the networks of a chain
 
 
 # Keys that may be null, with a value of the kind they take otherwise.
 NULLABLE: dict[str, Any] = {
     "seed": 0, "checkpoint": "FILE", "trainer.limit_train_batches": 1, "trainer.clip": 1.0, "trainer.ema": 0.999,
-    "trainer.threads": 1, "dataset.root": "DIR", "dataset.view_seed": 0, "dataset.train_size": 1,
+    "trainer.threads": 1, "trainer.teacher_precision": "bf16-mixed", "trainer.compile": "default",
+    "cache.views": 1, "cache.top_k": 1, "dataset.root": "DIR", "dataset.view_seed": 0, "dataset.train_size": 1,
     "dataset.fraction": 1.0, "dataset.mean": [], "dataset.std": [], "dataset.checksum": "SHA-256",
 }  # fmt: skip
 
@@ -106,8 +110,10 @@ def hop_problems(setting: Setting, chains: Iterable[list[str]]) -> list[str]:
     names = {name for chain in chains for name in chain}
     if parts[1] not in names:
         return [f"{setting.key}: no arm trains a network {parts[1]!r}{nearest(parts[1], names)}"]
-    if parts[2] == "trainer" and len(parts) > 3 and parts[3] not in BUDGET_KEYS:
-        return [f"{setting.key}: the same for all networks of a chain; a hop can have its own {', '.join(BUDGET_KEYS)}"]
+    if parts[2] == "trainer" and len(parts) > 3 and parts[3] not in TRAINER_KEYS:
+        return [
+            f"{setting.key}: the same for all networks of a chain; a hop can have its own {', '.join(TRAINER_KEYS)}"
+        ]
     if parts[2] not in HOP_KEYS:
         return [f"{setting.key}: {parts[2]} is the same for all networks of a chain; "
                 f"a hop can have its own {', '.join(HOP_KEYS)}"]  # fmt: skip

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from kdbench.config.resolve import NotPlainError, Template
 from kdbench.config.source import ROLES, RoleSource, config_root
 from kdbench.core.errors import ConfigError
 
@@ -87,6 +88,8 @@ class Composer:
         self.config_name = config_name
         self._parser = OverridesParser.create(config_loader=self.loader)
         self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._templates: dict[tuple[str, ...], Template] = {}
+        self.has_option = lru_cache(maxsize=None)(self._has_option)
         self.parse = lru_cache(maxsize=None)(self._parse)
 
     def _parse(self, text: str) -> Override:
@@ -105,10 +108,11 @@ class Composer:
         return sorted(top | {f"{group}/{inner}" for group in top for inner in self.loader.list_groups(group)})
 
     def options(self, group: str) -> list[str]:
-        """What a group offers, without what is answered by name (``timm/NAME``)."""
-        return self.loader.get_group_options(group, ObjectType.CONFIG)
+        """What a group offers, without what is answered by name (``timm/NAME``) or shared by files (``_base``)."""
+        options = self.loader.get_group_options(group, ObjectType.CONFIG)
+        return [option for option in options if not option.startswith("_")]
 
-    def has_option(self, group: str, option: str) -> bool:
+    def _has_option(self, group: str, option: str) -> bool:
         """Whether ``group=option`` names a config."""
         return any(source.is_config(f"{group}/{option}") for source in self.loader.get_sources())
 
@@ -134,6 +138,53 @@ class Composer:
         Raises:
             ConfigError: A value is missing, or an interpolation leads nowhere.
         """
+        try:
+            return self._template(choices).with_values((setting.key, setting.value) for setting in values)
+        except NotPlainError:  # rare: what a user's own file or value asks of OmegaConf
+            return self._resolve(choices, values)
+
+    def _template(self, choices: tuple[str, ...]) -> Template:
+        """The composed config as plain data, references left in it and all other interpolations resolved."""
+        if choices not in self._templates:
+            roles = {text: nodes for text in choices if (nodes := self._role(text)) is not None}
+            rest = tuple(text for text in choices if text not in roles)
+            if roles:  # networks change nothing beside their own nodes: all chains share one composition
+                config = {**self._template(rest).config, **dict(roles.values())}
+                config = {key: node for key, node in config.items() if node or key != "assistants"}
+            else:
+                composed = self.compose(choices)
+                plain = OmegaConf.to_container(composed)
+                assert isinstance(plain, dict)
+                config = {str(key): _without_resolvers(value, composed, str(key)) for key, value in plain.items()}
+            self._templates[choices] = Template(config)
+        return self._templates[choices]
+
+    def _role(self, text: str) -> tuple[str, dict[str, Any]] | None:
+        """The node that a choice such as ``teacher=plain8`` makes, if it is the choice of a role's networks."""
+        role, _, _ = text.partition("=")
+        if role not in ROLES:
+            return None
+        value = self.parse(text).value()
+        if role != "assistants":
+            return (role, node) if (node := self._network(role, str(value))) is not None else None
+        nodes = {str(name): self._network(role, str(name)) for name in value} if isinstance(value, list) else {"": None}
+        if any(node is None for node in nodes.values()):
+            return None
+        return role, {str(node["name"]): node for node in nodes.values() if node is not None}
+
+    def _network(self, role: str, option: str) -> dict[str, Any] | None:
+        """A model's node, if the first source that knows it is one of ours and its file can be read."""
+        source = next((s for s in self.loader.get_sources() if s.is_config(f"{role}/{option}")), None)
+        if not isinstance(source, RoleSource):
+            return None
+        try:
+            node = OmegaConf.to_container(source.load_config(f"{role}/{option}").config)
+        except (HydraException, OmegaConfBaseException, ValueError, YAMLError):
+            return None  # composing it says what is wrong
+        assert isinstance(node, dict)
+        return {str(key): value for key, value in node.items()}
+
+    def _resolve(self, choices: tuple[str, ...], values: Sequence[Setting]) -> dict[str, Any]:
         config = copy.deepcopy(self.compose(choices))
         for setting in values:
             OmegaConf.update(config, setting.key, setting.value, merge=False, force_add=True)
@@ -143,6 +194,15 @@ class Composer:
             raise ConfigError(str(error).strip().splitlines()[0]) from error
         assert isinstance(plain, dict)
         return {str(key): value for key, value in plain.items()}
+
+
+def _without_resolvers(value: Any, config: DictConfig, path: str) -> Any:
+    """A node with what needs no other node, such as ``${oc.env:HOME}``, already resolved."""
+    if isinstance(value, dict):
+        return {key: _without_resolvers(inner, config, f"{path}.{key}") for key, inner in value.items()}
+    if isinstance(value, str) and value.startswith("${oc.env:") and value.count("${") == 1:
+        return OmegaConf.select(config, path)
+    return value
 
 
 def lookup(config: Mapping[str, Any], key: str) -> tuple[bool, Any, Mapping[str, Any]]:

@@ -19,6 +19,7 @@ from kdbench.config.checks import (
     unknown_key,
 )
 from kdbench.config.compose import Composer, Setting, is_deletion, lookup
+from kdbench.config.studies import NONE, Arm, Study, merged
 from kdbench.core.errors import ConfigError, Problems
 from kdbench.data.survey import complete
 
@@ -33,12 +34,14 @@ class Job:
         hops: The resolved config of each network with settings of its own, by ``teacher``, ``student`` or the
             assistant's name.
         unused: Overrides of the sweep that this arm has no key for.
+        arm: Which arm of its study it belongs to; empty outside a study.
     """
 
     overrides: tuple[str, ...]
     config: Mapping[str, Any]
     hops: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    arm: str = ""
 
     def hop(self, name: str) -> Mapping[str, Any]:
         """The config under which a network is trained, by the names of ``hops``."""
@@ -98,7 +101,7 @@ def _axes(composer: Composer, overrides: Sequence[str], multirun: bool) -> tuple
             axes[settings[0].key] = settings
         except ConfigError as error:
             problems += error.problems
-    if ("teacher" in axes or "student" in axes) and "assistants" not in axes:
+    if ("teacher" in axes or "student" in axes) and not {"assistants", "study"} & set(axes):
         axes["assistants"] = [Setting("assistants", [], "assistants=[]")]  # the default one belongs to the default pair
     return list(axes.values()), problems
 
@@ -207,13 +210,41 @@ def make_jobs(composer: Composer, overrides: Sequence[str], *, multirun: bool = 
     axes, problems = _axes(composer, overrides, multirun)
     checker = _Checker(composer)
     checker.report(problems)
-    arms = [tuple(arm) for arm in itertools.product(*axes)]
-    jobs = [job for arm in arms if (job := _make_job(checker, arm))]
+    study = _study(checker, axes, multirun)
+    if study and (seeds := study.seeds()):
+        axes.append(seeds)
+    arms = study.arms() if study and not checker.problems else [Arm("", (), {})]
+    jobs, given = [], {}
+    for arm, typed in itertools.product(arms, itertools.product(*axes)):
+        settings = merged(arm.settings.values(), typed, checker.groups)
+        given |= {setting.text: setting for setting in settings}
+        if job := _make_job(checker, settings):
+            jobs.append(replace(job, arm=arm.name))
     used = {text.split("=")[0] for job in jobs for text in job.overrides} - set(checker.groups)
-    _report_unused(checker, axes, jobs, used)
+    _report_unused(checker, given.values(), used)
     if checker.problems:
         raise ConfigError(checker.problems)
     return jobs
+
+
+def _study(checker: _Checker, axes: list[list[Setting]], multirun: bool) -> Study | None:
+    """The study that was chosen, if one was; what is wrong with it is reported."""
+    chosen = [axis for axis in axes if axis[0].key == "study" or axis[0].key.startswith("study.")]
+    choice = next((axis[0] for axis in chosen if axis[0].key == "study"), None)
+    if choice is None or choice.value == NONE:
+        return None
+    if swept := [axis[0].key for axis in chosen if len(axis) > 1]:
+        checker.report([f"{swept[0]}: a study is chosen once; run one after the other"])
+    elif not multirun:
+        checker.report([f"{choice.text}: a study is a sweep: add -m"])
+    elif not (problems := option_problems(checker.composer, choice)):
+        try:
+            return Study(checker.composer, [axis[0] for axis in axes])
+        except ConfigError as error:
+            checker.report(error.problems)
+    else:
+        checker.report(problems)
+    return None
 
 
 def _make_job(checker: _Checker, arm: Sequence[Setting]) -> Job | None:
@@ -279,15 +310,15 @@ def _hops(
     return hops, used
 
 
-def _report_unused(checker: _Checker, axes: Sequence[Sequence[Setting]], jobs: Sequence[Job], used: set[str]) -> None:
+def _report_unused(checker: _Checker, settings: Iterable[Setting], used: set[str]) -> None:
     """An override that no arm has a key for is an error; one that some arms lack is not."""
     plains = [plain for plain in checker._plain.values() if plain is not None]
     chains = [chain_names(plain) for plain in plains]
-    for axis in axes:
-        key = axis[0].key
+    for setting in settings:
+        key = setting.key
         if key in checker.groups or not plains:
             continue
         if key.startswith("hops."):
-            checker.report(hop_problems(axis[0], chains))
+            checker.report(hop_problems(setting, chains))
         elif key not in used and not any(lookup(plain, key)[0] for plain in plains):
             checker.report([unknown_key(key, plains, checker.groups)])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdbench.config.cache import cache_problems, teaching_of
 from kdbench.config.checks import BUDGET_KEYS
 from kdbench.config.jobs import Job
 from kdbench.config.source import NONE, ROLE_KEYS, TEACHER_KEYS
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from kdbench.store import Store
 
 GENERATION = 10_000  # between the seeds of two generations: each starts from other weights, far from other replicates
-TRAIN = ("auto", "full", "head", "none")
+TRAIN = ("auto", "full", "head", "none", "random")
 GUIDANCE = ("chain", "dense", "none")
 SELECT_ON = ("last", "val", "test")
 
@@ -97,7 +98,7 @@ class ChainBuilder:
             links.append(self._link("student", {**node, "seed": seed}, teachers, job, files))
             above.append((links[-1].recipe,))
         method = job.hop("student")["method"]
-        if not links[-1].recipe.teachers and method["guidance"] != "none" and method["criteria"]:
+        if not job.arm and not links[-1].recipe.teachers and method["guidance"] != "none" and method["criteria"]:
             notes.append(f"no teacher: {links[-1].name} is trained from scratch, without the method")
         needed = set(topological([links[-1].recipe]))
         if unneeded := [link.name for link in links if link.recipe not in needed]:
@@ -192,6 +193,7 @@ def _value_problems(config: Mapping[str, Any]) -> list[str]:
         problems.append(f"seed={config['seed']}: must be at least 0")
     if isinstance(lr := config["optim"].get("lr"), int | float) and lr <= 0:
         problems.append(f"optim.lr={lr}: must be greater than 0")
+    problems += cache_problems(config)
     for name, criterion in config["method"]["criteria"].items():
         if not isinstance(criterion, Mapping) or "_target_" not in criterion:
             problems.append(f"method.criteria.{name}: a mapping with _target_ is expected")
@@ -201,6 +203,8 @@ def _value_problems(config: Mapping[str, Any]) -> list[str]:
 def _about_weights(link: Link, classes: int) -> str | None:
     """What happens to a teacher that comes with weights, in words."""
     network, config = link.recipe.network, link.recipe.network["config"]
+    if network["train"] == "random":
+        return f"teacher {link.name} keeps the random weights it starts from: a control"
     if network["init"] is None and not (config.get("pretrained") or config.get("weights")):
         return None
     if network["train"] == "none":
@@ -227,10 +231,11 @@ def _train(role: str, node: Mapping[str, Any], brings: bool, classes: int | None
     train = str(node["train"])
     if train == "auto":
         return "none" if role == "teacher" and brings and classes == wanted else "full"
-    if train != "full" and not brings:
-        raise ConfigError(
-            f"{role}.train={train}: {node['name']} has random weights; give it a checkpoint, or train it all"
-        )
+    if train in ("head", "none") and not brings:
+        raise ConfigError(f"{role}.train={train}: {node['name']} has random weights; give it a checkpoint, train "
+                          "it all, or say train=random if that is the point")  # fmt: skip
+    if train == "random" and brings:
+        raise ConfigError(f"{role}.train=random: {node['name']} comes with weights; it takes a network that has none")
     if train == "none" and classes not in (None, wanted):
         raise ConfigError(f"{role}.train=none: the weights of {node['name']} are for {classes} classes, the data have "
                           f"{wanted}: its new head must be trained, with train=head or train=full")  # fmt: skip
@@ -239,16 +244,18 @@ def _train(role: str, node: Mapping[str, Any], brings: bool, classes: int | None
 
 def _recipe(name: str, component: Mapping[str, Any], init: Mapping[str, Any] | None, train: str,
             hop: Mapping[str, Any], node: Mapping[str, Any], teachers: tuple[Recipe, ...]) -> Recipe:  # fmt: skip
-    used_as_is = train == "none"
+    used_as_is = train in ("none", "random")
     data = {key: value for key, value in hop["dataset"].items() if key not in IDENTITY_EXCLUDES}
     if not hop["protocol"]["validation"]:
         data["val_fraction"] = 0.0
     budget = {key: hop["trainer"][key] for key in BUDGET_KEYS}
     if used_as_is:
-        budget.update(max_epochs=0, batch_size=0, limit_train_batches=None, clip=None, ema=None)
+        budget.update(max_epochs=0, batch_size=0, limit_train_batches=None, clip=None, ema=None, compile=None)
     method = None
     if (teachers or hop["method"]["guidance"] == "none") and hop["method"]["criteria"] and not used_as_is:
         method = {key: hop["method"][key] for key in ("criteria", "weights", "taps")}
+        if teachers and (teaching := teaching_of(hop)):
+            method["teaching"] = teaching
     return Recipe(
         network={"name": name, "config": dict(component), "init": init, "train": train},
         data=data,
@@ -256,6 +263,6 @@ def _recipe(name: str, component: Mapping[str, Any], init: Mapping[str, Any] | N
         optim=None if used_as_is else dict(hop["optim"]),
         budget=budget,
         select_on="last" if used_as_is else str(hop["select_on"]),
-        seed=0 if used_as_is else _seed(node, hop),
+        seed=0 if train == "none" else _seed(node, hop),
         teachers=() if used_as_is else teachers,
     )

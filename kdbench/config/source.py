@@ -18,7 +18,7 @@ ROLE_KEYS: dict[str, Any] = {
     "name": None,  # how hops, tables and the store call it
     "seed": None,  # null: the run's seed
     "checkpoint": None,  # a file with weights to start from
-    "train": "auto",  # auto: a teacher with fitting weights is used as it is; or full, head, none
+    "train": "auto",  # auto: a teacher with fitting weights is used as it is; or full, head, none, random (untrained)
 }
 TEACHER_KEYS: dict[str, Any] = {"ensemble": 1}  # so many teachers of consecutive seeds
 

@@ -18,6 +18,8 @@ def canonical(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if type(value) in (str, int, bool):  # most of what there is; a sweep of thousands of jobs comes by here
+        return value
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -37,7 +39,8 @@ class Recipe:
     Attributes:
         network: Name, ``_target_`` and arguments of the network, where its weights start, what of it is trained.
         data: Dataset, version, split, corruption and views.
-        method: Criteria, weights and taps; ``None`` for the task loss alone.
+        method: Criteria, weights and taps, and ``teaching`` where teachers do not answer exactly and in the student's
+            precision; ``None`` for the task loss alone.
         optim: Optimiser and schedule; ``None`` for a network that is used as it is.
         budget: Epochs, global batch, precision, layout, clipping, EMA: what else changes the weights.
         select_on: Which weights teach, are tested and exported: ``last``, ``val`` (best on validation) or ``test``.

@@ -15,6 +15,7 @@ from kdbench.criteria.kd import KD
 from kdbench.criteria.kdsvd import KDSVD
 from kdbench.criteria.label_smoothing import LabelSmoothing
 from kdbench.criteria.lskd import LSKD, StandardizedDKD
+from kdbench.criteria.matched_smoothing import MatchedSmoothing
 from kdbench.criteria.nst import NST
 from kdbench.criteria.pkt import PKT
 from kdbench.criteria.reviewkd import ReviewKD
@@ -45,6 +46,7 @@ __all__ = [
     "Criterion",
     "FitNet",
     "LabelSmoothing",
+    "MatchedSmoothing",
     "ReviewKD",
     "StandardizedDKD",
     "Teachers",

@@ -50,16 +50,17 @@ def sample_keys(seed: int, epoch: int, index: Tensor) -> Tensor:
     return fold(fold(stream, epoch), index)
 
 
-def draw(keys: Tensor, number: int, count: int) -> Tensor:
+def draw(keys: Tensor, number: int | Tensor, count: int | Tensor) -> Tensor:
     r"""One integer in ``0 .. count - 1`` per key, uniform up to a bias below ``count`` :math:`/ 2^{31}`.
 
     Args:
         keys: int64, any shape.
-        number: Which draw of this key; draws of different numbers are independent.
-        count: Number of outcomes, at most :math:`2^{31}`.
+        number: Which draw of this key; draws of different numbers are independent. Several are made at once, which
+            costs hardly more than one, by a tensor that is broadcast against ``keys``.
+        count: Number of outcomes, at most :math:`2^{31}`; may be a tensor as well.
 
     Returns:
-        int64, the shape of ``keys``.
+        int64, the shape of ``keys`` and ``number``.
     """
     return (_shift(fold(keys, number), 33) * count) >> 31
 

@@ -31,7 +31,7 @@ class ImageSplit:
     """Images of one split. Shared by all trainings of a process: never written to.
 
     Attributes:
-        images: Pixels, uint8, `(N, C, H, W)`.
+        images: Pixels, uint8, `(N, C, H, W)`, channels last in memory: as networks read them by default.
         labels: Classes, int64, `(N,)`.
         index: Position of each image in the data set it was taken from, int64, `(N,)`, ascending; training and
             validation images count in the full training set.
@@ -144,8 +144,8 @@ def _replaced(labels: NDArray[np.int64], positions: NDArray[np.int64], new: NDAr
 
 
 def _split(data: Labelled, positions: NDArray[np.int64]) -> ImageSplit:
-    images, labels = data.images[positions], data.labels[positions]
-    return ImageSplit(torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(positions))
+    images = torch.from_numpy(data.images.transpose(0, 2, 3, 1).take(positions, axis=0)).permute(0, 3, 1, 2)
+    return ImageSplit(images, torch.from_numpy(data.labels[positions]), torch.from_numpy(positions))
 
 
 def _labels_by_index(split: ImageSplit, index_size: int) -> Tensor:

@@ -37,6 +37,7 @@ class TrainLoader:
         views: From :func:`kdbench.data.views.make_views`.
         view_seed: Of the views; ``None`` takes ``seed``.
         limit_batches: At most so many batches per epoch; ``None`` for all.
+        cycle: Views of each sample, shown in turn; ``None`` for a fresh one in every epoch.
         memory_format: Layout of the inputs.
         device: Where the split is kept and batches are made.
 
@@ -56,6 +57,7 @@ class TrainLoader:
         views: Sequence[View] = (),
         view_seed: int | None = None,
         limit_batches: int | None = None,
+        cycle: int | None = None,
         memory_format: torch.memory_format = torch.contiguous_format,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -65,13 +67,20 @@ class TrainLoader:
         self._views = tuple(views)
         self._order_seed = derive_seed(seed, "order")
         self._view_seed = derive_seed(seed if view_seed is None else view_seed, "views")
+        self._cycle = cycle
         self._memory_format = memory_format
         self._length = steps_per_epoch(len(split), batch_size, limit_batches)
         self._step = 0
+        self._keys_of, self._epoch_keys = -1, split.index  # of no epoch yet
 
     def __len__(self) -> int:
         """Steps per epoch."""
         return self._length
+
+    @property
+    def index(self) -> Tensor:
+        """Position of each sample in the full training set, ascending, `(N,)` int64."""
+        return self._split.index
 
     def seek(self, step: int) -> None:
         """Lets the next iteration start at global step ``step``: in epoch ``step // len``, at batch ``step % len``.
@@ -87,16 +96,24 @@ class TrainLoader:
         started = perf_counter()
         order = shuffled(self._order_seed, epoch, self._split.index)
         for number in range(offset, len(self)):
-            batch = self._batch(order[number * self._batch_size : (number + 1) * self._batch_size], epoch)
+            batch = self.at(order[number * self._batch_size : (number + 1) * self._batch_size], epoch)
             self.seconds += perf_counter() - started
             yield batch
             started = perf_counter()
 
-    def _batch(self, positions: Tensor, epoch: int) -> Batch:
-        index = self._split.index[positions]
-        keys = sample_keys(self._view_seed, epoch, index)
-        images = apply_views(self._views, self._split.images[positions], keys)
-        return Batch(_pixels(images, self._memory_format), self._split.labels[positions], index)
+    def at(self, positions: Tensor, epoch: int) -> Batch:
+        """The samples at these positions of the split, as they look in ``epoch``."""
+        # Channels last, as they lie in memory, index_select copies whole images; an indexing expression copies pixels.
+        images = self._split.images.permute(0, 2, 3, 1).index_select(0, positions).permute(0, 3, 1, 2)
+        views = apply_views(self._views, images, self._keys(epoch)[positions])
+        return Batch(_pixels(views, self._memory_format), self._split.labels[positions], self._split.index[positions])
+
+    def _keys(self, epoch: int) -> Tensor:
+        """Of every sample in an epoch, made once for all its batches."""
+        epoch = epoch if self._cycle is None else epoch % self._cycle
+        if epoch != self._keys_of:
+            self._keys_of, self._epoch_keys = epoch, sample_keys(self._view_seed, epoch, self._split.index)
+        return self._epoch_keys
 
 
 class EvalLoader:
@@ -127,6 +144,9 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, len(self._split), self._batch_size):
-            part = slice(start, start + self._batch_size)
-            inputs = _pixels(self._split.images[part], self._memory_format)
-            yield Batch(inputs, self._split.labels[part], self._split.index[part])
+            yield self.at(slice(start, start + self._batch_size))
+
+    def at(self, positions: slice | Tensor) -> Batch:
+        """The samples at these positions of the split."""
+        inputs = _pixels(self._split.images[positions], self._memory_format)
+        return Batch(inputs, self._split.labels[positions], self._split.index[positions])

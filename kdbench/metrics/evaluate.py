@@ -42,6 +42,7 @@ def evaluate(
     loader: Iterable[Batch],
     *,
     teachers: Sequence[nn.Module] = (),
+    teacher_logits: Sequence[Tensor] = (),
     device: torch.device,
     autocast: torch.dtype | None = None,
 ) -> dict[str, float]:
@@ -51,6 +52,7 @@ def evaluate(
         network: Maps inputs to logits `(B, C)`; on ``device``.
         loader: The samples to measure on, in any order.
         teachers: The networks that taught it, on ``device``.
+        teacher_logits: In place of further teachers, their logits on all samples in the loader's order, `(N, C)`.
         device: Where to compute.
         autocast: Precision of the forward passes; ``None`` for that of the weights.
 
@@ -65,11 +67,15 @@ def evaluate(
     """
     by_label: dict[str, Metric] = {}
     means: dict[str, Metric] = {}
+    seen = 0
     with evaluating(network, *teachers):
         for batch in loader:
             inputs, target = batch.inputs.to(device), batch.target.to(device)
             logits = predict(network, inputs, autocast)
-            values = _per_sample(logits, target, [predict(teacher, inputs, autocast) for teacher in teachers])
+            theirs = [predict(teacher, inputs, autocast) for teacher in teachers]
+            theirs += [known[seen : seen + len(target)].to(device).float() for known in teacher_logits]
+            seen += len(target)
+            values = _per_sample(logits, target, theirs)
             if not by_label:
                 by_label = {name: metric.to(device) for name, metric in _label_metrics(logits.shape[-1]).items()}
                 # A network that has diverged has a NaN loss; dropping such samples, the default, would hide it.

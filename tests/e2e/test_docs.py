@@ -15,7 +15,19 @@ from tests.conftest import REPO
 from tests.toy import SHORT
 
 TINY = ("trainer.max_epochs=1", "trainer.limit_train_batches=2")
-WITHOUT_BUDGET = ("models", "methods", "datasets", "taps", "store", "eval", "export", "data", "--help", "--cfg")
+WITHOUT_BUDGET = (
+    "models",
+    "methods",
+    "datasets",
+    "taps",
+    "store",
+    "eval",
+    "export",
+    "data",
+    "report",
+    "--help",
+    "--cfg",
+)
 
 
 def commands() -> list[str]:

@@ -7,7 +7,7 @@ from torch import nn
 
 from kdbench.core.errors import ConfigError, DataError
 from kdbench.core.types import Batch, DataSpec
-from kdbench.metrics import FGSM, PGD, fgsm, pgd
+from kdbench.metrics.attacks import FGSM, PGD, fgsm, pgd
 
 DATA = DataSpec("fake", 3, (1, 2, 2), (0.0,), (1.0,))
 

@@ -8,7 +8,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from kdbench.core.errors import ConfigError, DataError
 from kdbench.core.types import Batch, DataSpec
-from kdbench.metrics import Calibration, reliability
+from kdbench.metrics.calibration import Calibration, reliability
 
 DATA = DataSpec("fake", 4, (4,), (0.0,), (1.0,))
 

@@ -11,8 +11,7 @@ from torch import nn
 
 from kdbench.core.errors import ConfigError, DataError
 from kdbench.core.types import Batch, DataSpec
-from kdbench.metrics import CommonCorruptions, corrupt
-from kdbench.metrics.common_corruptions import KINDS
+from kdbench.metrics.common_corruptions import KINDS, CommonCorruptions, corrupt
 
 DATA = DataSpec("fake", 2, (3, 12, 12), (0.0,) * 3, (1.0,) * 3)
 BIT = 1.01 / 255  # rounding down to 8 bits

@@ -6,7 +6,7 @@ from torch import nn
 
 from kdbench.core.errors import ConfigError
 from kdbench.core.types import DataSpec
-from kdbench.metrics import Latency, count_bytes, count_macs, count_parameters, latency
+from kdbench.metrics.cost import Latency, count_bytes, count_macs, count_parameters, latency
 
 DATA = DataSpec("fake", 10, (3, 6, 6), (0.5,) * 3, (0.25,) * 3)
 

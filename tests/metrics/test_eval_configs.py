@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from kdbench.core.targets import resolve_target
-from kdbench.metrics import Evaluation
+from kdbench.metrics.base import Evaluation
 
 FILES = sorted((Path(__file__).parents[2] / "configs/eval").glob("*.yaml"))
 CASES = [pytest.param(path, id=path.stem) for path in FILES]

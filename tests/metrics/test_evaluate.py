@@ -7,7 +7,7 @@ from torch import nn
 
 from kdbench.core.errors import DataError
 from kdbench.core.types import Batch, DataSpec
-from kdbench.metrics import Accuracy, evaluate
+from kdbench.metrics.evaluate import Accuracy, evaluate
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from kdbench.core.errors import ConfigError
 from kdbench.core.types import Batch, DataSpec, Tap
-from kdbench.metrics import Fidelity, agreement, kl_divergence
+from kdbench.metrics.fidelity import Fidelity, agreement, kl_divergence
 
 DATA = DataSpec("fake", 3, (3,), (0.0,), (1.0,))
 STUDENT, TEACHER = torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([[3.0, 0.0, -1.0]])

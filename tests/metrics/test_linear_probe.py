@@ -7,8 +7,8 @@ from torch import nn
 
 from kdbench.core.errors import ConfigError, DataError
 from kdbench.core.types import Batch, DataSpec
-from kdbench.metrics import LinearProbe, Samples
-from kdbench.metrics.linear_probe import ridge
+from kdbench.metrics.base import Samples
+from kdbench.metrics.linear_probe import LinearProbe, ridge
 
 DATA = DataSpec("fake", 3, (4,), (0.0,), (1.0,))
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from kdbench.core.errors import ConfigError
 from kdbench.core.types import Batch, DataSpec
-from kdbench.metrics import OOD, Samples, auroc
-from kdbench.metrics.ood import fpr_at, scores
+from kdbench.metrics.base import Samples
+from kdbench.metrics.ood import OOD, auroc, fpr_at, scores
 
 DATA = DataSpec("digits", 4, (4,), (0.0,), (1.0,))
 

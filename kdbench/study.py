@@ -1,0 +1,311 @@
+"""What a study found: its arms, the paired tests between them, and what they say of its claims."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kdbench.config.studies import NONE, chains
+from kdbench.core.errors import ConfigError, nearest
+from kdbench.report.collect import RECORD, collect_run
+from kdbench.report.flags import find_flags
+from kdbench.report.queries import choose_assistant
+from kdbench.report.results import Arm, Claim, Comparison, Network, Published, StudyResult, Summary
+from kdbench.report.summary import paired_p_value, summarise
+
+ALPHA = 0.05  # of the family of tests
+MARGIN = 0.1  # points: a gain that is surely smaller is no gain worth claiming
+HOLM = "Holm"
+PUBLISHED = Path(__file__).parent / "report" / "published"
+
+
+@dataclass(frozen=True)
+class Test:
+    """Two arms over the seeds that they share.
+
+    Attributes:
+        arm: The one that is tested.
+        reference: The one it is compared with.
+        difference: In points, over seeds.
+        p: Of the paired t test, two-sided; ``None`` for fewer than two seeds.
+        corrected: By Holm over the tests made together.
+    """
+
+    arm: Arm
+    reference: Arm
+    difference: Summary
+    p: float | None
+    corrected: float | None = None
+
+    @property
+    def supported(self) -> bool:
+        """Whether the arm is better: significantly so, and by the sign."""
+        return self.corrected is not None and self.corrected < ALPHA and self.difference.mean > 0
+
+    @property
+    def refuted(self) -> bool:
+        """Whether a gain of :data:`MARGIN` points or more lies outside the interval."""
+        return self.difference.high is not None and self.difference.high < MARGIN
+
+
+def holm(values: Sequence[float | None]) -> list[float | None]:
+    """Corrects p values for being several, so that the chance of any false positive stays what it was for one.
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6(2).
+    """
+    order = sorted((value, position) for position, value in enumerate(values) if value is not None)
+    corrected: list[float | None] = [None] * len(values)
+    largest = 0.0
+    for rank, (value, position) in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * value))
+        corrected[position] = largest
+    return corrected
+
+
+def compare(pairs: Sequence[tuple[Arm, Arm]]) -> list[Test]:
+    """Paired tests of arms against references, corrected together; pairs that share no seed are left out."""
+    tests = []
+    for arm, reference in pairs:
+        theirs = {network.seed: network.test_acc for network in reference.networks}
+        differences = [one.test_acc - theirs[one.seed] for one in arm.networks if one.seed in theirs]
+        if differences:
+            tests.append(Test(arm, reference, summarise(differences), paired_p_value(differences)))
+    return [replace(test, corrected=value) for test, value in zip(tests, holm([test.p for test in tests]), strict=True)]
+
+
+def collect(folder: Path) -> StudyResult:
+    """Everything a report shows of a run folder, with what its study asks where it is one.
+
+    Raises:
+        ConfigError: The record cannot be read, or nothing of it is in the store.
+        StoreError: A network of it is damaged.
+    """
+    result = collect_run(folder)
+    record = json.loads((folder / RECORD).read_bytes())
+    if record.get("command"):
+        result = replace(result, command=record["command"])
+    study = record.get("study")
+    return result if not study or study["name"] == NONE else _of_study(result, study, record["jobs"])
+
+
+def _of_study(result: StudyResult, study: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> StudyResult:
+    arms = _arms(result, study, jobs)
+    protocols = dict.fromkeys(str(job["protocol"]) for job in jobs)
+    published = _published(result.dataset, arms, study)
+    references = _chains(study, study["reference"])
+    pairs = [
+        (arm, reference)
+        for arm in arms
+        for reference in arms
+        if reference.chain in references and reference.chain[-1] == arm.chain[-1] and reference is not arm
+        and _plain(reference, study)
+    ]  # fmt: skip
+    comparisons = [
+        Comparison(test.arm.name, test.reference.name, test.difference.mean, test.difference.low, test.difference.high,
+                   test.p, test.corrected, HOLM)
+        for test in compare(pairs)
+    ]  # fmt: skip
+    notes = [note for protocol in protocols for note in study.get("notes", {}).get(protocol) or []]
+    missing = [f"not compared with {', '.join(study['missing'])}, which the source has"] if study.get("missing") else []
+    smoke = ["smoke: a short run to see it work; its numbers mean nothing"] if study["size"] == "smoke" else []
+    return replace(
+        result,
+        title=study["question"],
+        source=study["source"],
+        size=study["size"],
+        protocol=f"{' and '.join(protocols)}: {result.protocol}",
+        flags=(*smoke, *find_flags(result.networks, arms), *notes, *missing, *_failed(result.flags)),
+        arms=arms,
+        comparisons=tuple(comparisons),
+        claims=tuple(_claim(claim, arms, study, published) for claim in study["claims"]),
+        published=tuple(published),
+    )
+
+
+def _failed(flags: Sequence[str]) -> list[str]:
+    return [flag for flag in flags if flag.startswith(("failed", "skipped", "stopped"))]
+
+
+def _arms(result: StudyResult, study: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> tuple[Arm, ...]:
+    """The study's arms, a chain each, in its order; replicates by seed."""
+    known = {network.digest: network for network in result.networks}
+    found: dict[tuple[str, tuple[str, ...]], dict[str, Network]] = {}
+    for job in jobs:
+        digest = job["networks"][-1]["digest"]
+        if digest in known:
+            chain = tuple(network["name"] for network in job["networks"])
+            found.setdefault((job["arm"], chain), {})[digest] = known[digest]
+    sharing = [chain for _, chain in found]
+    return tuple(
+        Arm(
+            name=f"{arm}: {' -> '.join(chain)}",
+            label=" -> ".join(chain) + (f" ({arm})" if sharing.count(chain) > 1 else ""),
+            chain=chain,
+            method=next(iter(networks.values())).method,
+            networks=tuple(networks.values()),
+        )
+        for (arm, chain), networks in found.items()
+    )
+
+
+def _key(arm: Arm) -> str:
+    return arm.name.split(":")[0]
+
+
+def _plain(arm: Arm, study: Mapping[str, Any]) -> bool:
+    """Whether an arm has no settings of its own: those are variants of the plain one over the same chain."""
+    content = study["arms"][_key(arm)]
+    return not (content.get("set") or content.get("epochs_times"))
+
+
+def _chains(study: Mapping[str, Any], ends: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return chains(study["networks"] or study["families"][study["family"]]["networks"], ends)
+
+
+def _chosen(arms: Sequence[Arm], study: Mapping[str, Any], where: Mapping[str, Any]) -> list[Arm]:
+    """The arms that one side of a claim speaks of: by the arm's name, or by their chains."""
+    if "arm" in where:
+        return [arm for arm in arms if _key(arm) == where["arm"]]
+    wanted = _chains(study, where)
+    return [arm for arm in arms if arm.chain in wanted and _plain(arm, study)]
+
+
+# -- claims -----------------------------------------------------------------------------------------------------------
+
+
+def _every(tests: Sequence[Test]) -> tuple[str, Test]:
+    verdict = "supported" if all(test.supported for test in tests) else "undecided"
+    verdict = "not supported" if any(test.refuted for test in tests) else verdict
+    return verdict, min(tests, key=lambda test: test.difference.mean)
+
+
+def _some(tests: Sequence[Test]) -> tuple[str, Test]:
+    verdict = "supported" if any(test.supported for test in tests) else "undecided"
+    verdict = "not supported" if all(test.refuted for test in tests) else verdict
+    return verdict, max(tests, key=lambda test: test.difference.mean)
+
+
+def _against_others(arms: Sequence[Arm], best: Callable[[str], Arm | None]) -> list[Test]:
+    """Tests of the arm that should be the best one of those with its student, against each of the others."""
+    pairs = []
+    for student in dict.fromkeys(arm.chain[-1] for arm in arms):
+        if (favourite := best(student)) is not None:
+            rivals = [arm for arm in arms if arm.chain[-1] == student and arm is not favourite]
+            pairs += [(favourite, rival) for rival in rivals]
+    return compare(pairs)
+
+
+def _longest(arms: Sequence[Arm], student: str) -> Arm:
+    return max((arm for arm in arms if arm.chain[-1] == student), key=lambda arm: len(arm.chain))
+
+
+def _halfway(arms: Sequence[Arm], all_arms: Sequence[Arm], student: str) -> Arm | None:
+    """The arm through the assistant whose accuracy from scratch is nearest to the mean of teacher's and student's."""
+    alone = {arm.chain[0]: summarise([network.test_acc for network in arm.networks]).mean
+             for arm in all_arms if len(arm.chain) == 1}  # fmt: skip
+    teacher = arms[0].chain[0]
+    if len({student, teacher} & set(alone)) < 2 or len(alone) < 3:
+        return None
+    assistant = choose_assistant(alone, student, teacher)
+    return next((arm for arm in arms if arm.chain == (teacher, assistant, student)), None)
+
+
+def _tests_of(claim: Mapping[str, Any], arms: Sequence[Arm], study: Mapping[str, Any]) -> list[Test]:
+    better = _chosen(arms, study, claim["better"])
+    quantifier = claim.get("quantifier", "every")
+    if quantifier == "longest_is_best":
+        return _against_others(better, partial(_longest, better))
+    if quantifier == "chosen":
+        return _against_others(better, partial(_halfway, better, arms))
+    than = _chosen(arms, study, claim["than"])
+    return compare([(arm, other) for arm in better for other in than
+                    if arm.chain[-1] == other.chain[-1] and arm is not other])  # fmt: skip
+
+
+def _claim(claim: Mapping[str, Any], arms: Sequence[Arm], study: Mapping[str, Any],
+           published: Sequence[Published]) -> Claim:  # fmt: skip
+    tests = _tests_of(claim, arms, study)
+    source = str(study["source"])
+    if not tests:
+        return Claim(
+            claim["text"], "", "", None, None, "above", None, "cannot be judged: an arm is missing", source, ""
+        )
+    verdict, shown = (_some if claim.get("quantifier") == "some" else _every)(tests)
+    if verdict == "undecided":
+        verdict = f"undecided at n={min(test.difference.n for test in tests)}"
+    values = {value.arm: value for value in published}
+    pair = [values.get(shown.arm.name), values.get(shown.reference.name)]
+    above, below = pair
+    return Claim(
+        text=claim["text"],
+        arm=shown.arm.name,
+        reference=shown.reference.name,
+        published=None if above is None or below is None else above.value - below.value,
+        ours=shown.difference,
+        direction="above",
+        tolerance=claim.get("tolerance"),
+        verdict=verdict,
+        source=above.source if above else source,
+        confidence=above.confidence if above else "",
+    )
+
+
+# -- published values -------------------------------------------------------------------------------------------------
+
+
+def read_published(name: str) -> list[dict[str, str]]:
+    """The rows of one file of published values, as they were transcribed.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    path = PUBLISHED / name
+    if not path.is_file():
+        known = sorted(file.name for file in PUBLISHED.glob("*.csv"))
+        raise ConfigError(f"study.published.file={name}: unknown{nearest(name, known)}")
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _published(dataset: str, arms: Sequence[Arm], study: Mapping[str, Any]) -> list[Published]:
+    """The published accuracies on this dataset; none for a smoke run, whose data are not the published ones."""
+    if not study["published"] or study["size"] == "smoke":
+        return []
+    wanted = study["published"]["studies"]
+    found = []
+    for row in read_published(study["published"]["file"]):
+        if row["study"].split("/")[-1] not in wanted or row["metric"] != "top1":
+            continue
+        if row["dataset"].lower().replace("-", "") != dataset:
+            continue
+        chain = _published_chain(row)
+        arm = next((arm for arm in arms if arm.chain == chain and _same_method(arm, row["method"], study)), None)
+        found.append(
+            Published(
+                arm=arm.name if arm else None,
+                label=f"{' -> '.join(chain)} ({row['method']})",
+                value=float(row["value"]),
+                sd=float(row["std"]) if row["std"] else None,
+                source=row["source"],
+                confidence=row["confidence"],
+            )
+        )
+    return found
+
+
+def _published_chain(row: Mapping[str, str]) -> tuple[str, ...]:
+    assistants = row["variant"].partition("assistants=[")[2].partition("]")[0]
+    return (*filter(None, [row["teacher"] if row["method"] != "scratch" else ""]), *filter(None, assistants.split(",")),
+            row["student"])  # fmt: skip
+
+
+def _same_method(arm: Arm, method: str, study: Mapping[str, Any]) -> bool:
+    """Chains of plain distillation are called ``kd`` or ``takd`` by their length; other methods by their name."""
+    if method in ("scratch", "kd", "takd"):
+        return _plain(arm, study)
+    return _key(arm) == method

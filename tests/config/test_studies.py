@@ -1,0 +1,153 @@
+from pathlib import Path
+
+import pytest
+
+from kdbench.config.compose import Composer
+from kdbench.config.jobs import Job, make_jobs
+from kdbench.config.recipes import ChainBuilder
+from kdbench.config.source import config_root
+from kdbench.config.studies import chains
+from kdbench.core.errors import ConfigError
+from kdbench.core.recipe import topological
+from kdbench.store import Store
+
+COMPOSER = Composer()
+SIZES = ["l", "m", "s", "xs"]
+STUDIES = sorted(file.stem for file in (config_root() / "study").glob("[!_]*.yaml") if file.stem != "none")
+
+
+def jobs(*overrides: str) -> list[Job]:
+    return make_jobs(COMPOSER, overrides, multirun=True)
+
+
+def trainings(found: list[Job]) -> int:
+    builder = ChainBuilder(Store(Path("nowhere")), lambda *_: None)
+    return len(list(topological(builder.build(job).links[-1].recipe for job in found)))
+
+
+def test_all_paths_are_every_decreasing_list_from_the_largest() -> None:
+    found = chains(SIZES, {"from": "first", "through": "any", "to": "each"})
+    assert len(found) == len(set(found)) == 2**3 - 1
+    assert {chain for chain in found if chain[-1] == "xs"} == {
+        ("l", "xs"), ("l", "m", "xs"), ("l", "s", "xs"), ("l", "m", "s", "xs"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ends", "found"),
+    [
+        ({}, [("l", "xs")]),
+        ({"from": "none", "to": "each"}, [("m",), ("s",), ("xs",)]),
+        ({"from": "none", "to": "all"}, [("l",), ("m",), ("s",), ("xs",)]),
+        ({"from": "each"}, [("l", "xs"), ("m", "xs"), ("s", "xs")]),
+        ({"through": "one"}, [("l", "m", "xs"), ("l", "s", "xs")]),
+        ({"through": ["m", "s"], "to": ["s", "xs"]}, [("l", "m", "s", "xs")]),
+        ({"from": "s", "to": "m"}, []),
+    ],
+)
+def test_the_words_of_a_chain(ends: dict[str, object], found: list[tuple[str, ...]]) -> None:
+    assert chains(SIZES, ends) == found
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [({"from": "frist"}, "did you mean 'first'"), ({"to": "xxs"}, "did you mean 'xs'"), ({"thru": "one"}, "through"),
+     ({"through": "oen"}, "did you mean 'one'")],
+)  # fmt: skip
+def test_a_wrong_word_is_named(ends: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        chains(SIZES, ends)
+
+
+def test_all_paths_of_the_plain_family_are_twenty_trainings() -> None:
+    found = jobs("study=takd_paths", "study.size=smoke", "seed=1")
+    assert len(found) == 19
+    assert trainings(found) == 20
+
+
+def test_a_study_has_its_own_seeds_unless_some_are_typed() -> None:
+    assert {job.config["seed"] for job in jobs("study=takd_ta_size")} == {1, 2, 3}
+    assert {job.config["seed"] for job in jobs("study=takd_ta_size", "seed=4,5")} == {4, 5}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("protocol", ["clean", "paper", "released"])
+def test_every_study_expands_under_every_protocol(name: str, protocol: str) -> None:
+    found = jobs(f"study={name}", f"protocol={protocol}", "seed=1")
+    assert {job.config["protocol"]["name"] for job in found} == {protocol}
+    assert {job.arm for job in found} == set(found[0].config["study"]["arms"])
+    assert not [text for job in found for text in job.unused if not text.startswith("method.")]
+
+
+def test_the_released_code_is_slower_and_averages_over_classes() -> None:
+    for job in jobs("study=takd_table1", "protocol=released", "seed=1"):
+        assert job.config["method"]["reduction"] == "elementwise_mean"
+        assert job.config["optim"]["lr"] == 0.01
+        assert job.config["select_on"] == "test"
+
+
+def test_smoke_is_random_images_of_the_own_shape_and_classes() -> None:
+    (job, *_) = jobs("study=takd_table1", "study.size=smoke", "seed=1")
+    assert [job.config["dataset"][key] for key in ("name", "num_classes", "image_size")] == ["fake", 100, 32]
+    assert job.config["trainer"]["max_epochs"] == 2
+    (job, *_) = jobs("study=takd_table1", "study.size=smoke", "seed=1", "dataset=digits")
+    assert job.config["dataset"]["name"] == "digits"
+
+
+def test_another_dataset_keeps_its_own_schedule() -> None:
+    (job, *_) = jobs("study=takd_ta_size", "dataset=digits", "seed=1")
+    assert job.config["trainer"]["max_epochs"] == 30
+    assert job.config["optim"]["schedule"]["kind"] == "one_cycle"
+    (job, *_) = jobs("study=takd_ta_size", "dataset=cifar10", "seed=1")
+    assert job.config["trainer"]["max_epochs"] == 150
+
+
+def test_what_is_typed_wins_and_a_typed_group_replaces_all_of_it() -> None:
+    (job, *_) = jobs("study=takd_table1", "protocol=released", "optim=adamw", "trainer.max_epochs=3", "seed=1")
+    assert job.config["optim"]["_target_"] == "torch.optim.AdamW"
+    assert job.config["optim"]["lr"] == 0.001
+    assert job.config["trainer"]["max_epochs"] == 3
+
+
+def test_other_networks_can_be_studied() -> None:
+    found = jobs("study=takd_paths", "study.networks=[plain8,plain4,plain2_narrow]", "dataset=digits", "seed=1")
+    assert {job.config["student"]["name"] for job in found} == {"plain4", "plain2_narrow"}
+    assert len(found) == 2 + 3
+
+
+def test_controls_are_one_change_each() -> None:
+    by_arm = {job.arm: job for job in jobs("study=takd_controls", "study.size=smoke", "seed=1")}
+    assert by_arm["longer"].hop("student")["trainer"]["max_epochs"] == 2 * by_arm["kd"].config["trainer"]["max_epochs"]
+    assert list(by_arm["smoothing"].config["method"]["criteria"]) == ["matched_smoothing"]
+    builder = ChainBuilder(Store(Path("nowhere")), lambda *_: None)
+    first, second = (
+        builder.build(job).links[0].recipe
+        for job in jobs("study=takd_controls", "study.size=smoke", "seed=1,2")
+        if job.arm == "random_teacher"
+    )
+    assert first.epochs == 0
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["study=takd_pats"], "did you mean 'takd_paths'"),
+        (["study=takd_paths", "study.family=plan"], "study.family=plan: unknown; did you mean 'plain'"),
+        (["study=takd_paths", "study.size=smok"], "did you mean 'smoke'"),
+        (["study=takd_paths", "teacher=plain8"], "study.networks"),
+        (["study=takd_compare", "method=dkd"], "the arms fitnet, at of study=takd_compare have their own"),
+        (["study=takd_paths,takd_table1"], "run one after the other"),
+        (["study=takd_paths", "study.sise=1"], "no such key; did you mean 'size'"),
+        (["study=takd_paths", "study.networks=[plain10,plain3]"], "student=plain3: unknown; did you mean"),
+    ],
+)
+def test_one_line_names_the_fix(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        jobs(*overrides)
+    assert len(caught.value.problems) == 1
+
+
+def test_a_study_alone_is_told_to_be_a_sweep() -> None:
+    with pytest.raises(ConfigError, match="add -m"):
+        make_jobs(COMPOSER, ["study=takd_paths"])

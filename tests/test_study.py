@@ -1,0 +1,167 @@
+import dataclasses
+import json
+import math
+import statistics
+from pathlib import Path
+
+import pytest
+
+from kdbench.core.errors import ConfigError
+from kdbench.report.results import Arm, Network, StudyResult
+from kdbench.report.summary import paired_p_value
+from kdbench.study import _of_study, collect, compare, holm, read_published
+
+PLAIN = {"from": "first", "to": "last"}
+ASSISTED = {"from": "first", "through": "one", "to": "last"}
+STUDY = {
+    "name": "toy", "question": "Does it help?", "source": "Toy et al.", "family": "plain", "size": "full",
+    "networks": ["l", "m", "s", "xs"], "reference": PLAIN, "published": None,
+    "arms": {"scratch": {"from": "none", "to": "all"}, "kd": PLAIN, "takd": ASSISTED,
+             "longer": {**PLAIN, "epochs_times": 2}},
+    "claims": [{"text": "any assistant helps", "better": ASSISTED, "than": PLAIN}],
+}  # fmt: skip
+NETWORK = Network(digest="", name="", role="student", chain=(), seed=0, method="kd", variant="", dataset="cifar10",
+                  protocol="", select_on="last", parameters=1, macs=1.0, epochs=1, images=1, teacher_queries=0,
+                  extra_parameters=0, seconds=1.0, val_acc=None, best_val_acc=None, test_acc=0.0)  # fmt: skip
+
+
+def result_of(accuracies: dict[tuple[str, str], list[float]], **changes: object) -> StudyResult:
+    """A study whose arms, named ``(arm, "l s xs")``, reached these accuracies with seeds 1, 2, ..."""
+    networks, jobs = [], []
+    for (arm, words), values in accuracies.items():
+        chain = tuple(words.split())
+        for seed, value in enumerate(values, start=1):
+            digest = f"{arm} {words} {seed}"
+            networks.append(
+                dataclasses.replace(NETWORK, digest=digest, name=chain[-1], chain=chain, seed=seed, test_acc=value)
+            )
+            named = [{"name": name, "digest": digest if name == chain[-1] else name} for name in chain]
+            jobs.append({"arm": arm, "protocol": "clean", "networks": named})
+    arms = (Arm("run", "run", ("xs",), None, tuple(networks)),)
+    plain = StudyResult("toy", "", "", "", "", "cifar10", "full", (), tuple(networks), arms)
+    return _of_study(plain, {**STUDY, **changes}, jobs)
+
+
+def verdict(accuracies: dict[tuple[str, str], list[float]], **claim: object) -> str:
+    claims = [{**STUDY["claims"][0], **claim}]
+    return result_of(accuracies, claims=claims).claims[0].verdict
+
+
+DIRECT = {("kd", "l xs"): [80.0, 81.0, 79.5, 80.2]}
+BETTER = [82.1, 83.0, 81.4, 82.3]
+EQUAL = [80.01, 80.99, 79.52, 80.19]
+
+
+def test_holm_multiplies_the_smallest_by_the_number_of_tests_and_never_falls() -> None:
+    assert holm([0.01, None, 0.04, 0.03]) == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def tails(t: float, df: int) -> float:
+    """Probability beyond t on both sides, by summing Student's density."""
+    factor = math.gamma((df + 1) / 2) / (math.gamma(df / 2) * math.sqrt(df * math.pi))
+    width = t / 20_000
+    inside = sum((1 + ((k + 0.5) * width) ** 2 / df) ** (-(df + 1) / 2) * width for k in range(20_000))
+    return 1 - 2 * factor * inside
+
+
+@pytest.mark.parametrize("differences", [[1.0, 2.0, 3.0], [0.5, -0.2, 0.4, 0.1, 0.3], [2.0, 2.1, 1.9, 2.0, 2.2, 2.1]])
+def test_the_paired_p_value_is_that_of_the_t_test(differences: list[float]) -> None:
+    n = len(differences)
+    t = statistics.fmean(differences) / (statistics.stdev(differences) / math.sqrt(n))
+    assert paired_p_value(differences) == pytest.approx(tails(t, n - 1), abs=1e-7)
+
+
+def test_a_p_value_needs_two_seeds_and_some_spread() -> None:
+    assert paired_p_value([1.0]) is None
+    assert paired_p_value([1.0, 1.0]) == 0.0
+    assert paired_p_value([0.0, 0.0]) == 1.0
+
+
+def test_arms_are_paired_by_seed_not_by_place() -> None:
+    found = result_of(DIRECT | {("takd", "l s xs"): BETTER})
+    direct, through = found.arms
+    shuffled = dataclasses.replace(through, networks=through.networks[::-1])
+    (test,) = compare([(shuffled, direct)])
+    assert test.difference.mean == pytest.approx(2.025)
+    assert test.difference.sd == pytest.approx(0.0957, abs=1e-3)
+    unpaired = dataclasses.replace(
+        direct, networks=tuple(dataclasses.replace(n, seed=n.seed + 9) for n in direct.networks)
+    )
+    assert compare([(through, unpaired)]) == []
+
+
+def test_a_clear_gain_is_supported_and_a_clear_loss_is_not() -> None:
+    assert verdict(DIRECT | {("takd", "l s xs"): BETTER}) == "supported"
+    assert verdict({("kd", "l xs"): BETTER, ("takd", "l s xs"): DIRECT["kd", "l xs"]}) == "not supported"
+
+
+def test_a_gain_too_small_to_matter_is_not_supported_and_noise_is_undecided() -> None:
+    assert verdict(DIRECT | {("takd", "l s xs"): EQUAL}) == "not supported"
+    assert verdict(DIRECT | {("takd", "l s xs"): [82.0, 79.0, 81.0, 80.0]}) == "undecided at n=4"
+    assert verdict({("kd", "l xs"): [80.0], ("takd", "l s xs"): [85.0]}) == "undecided at n=1"
+
+
+def test_every_needs_all_and_some_needs_one() -> None:
+    mixed = DIRECT | {("takd", "l m xs"): BETTER, ("takd", "l s xs"): EQUAL}
+    assert verdict(mixed) == "not supported"
+    assert verdict(mixed, quantifier="some") == "supported"
+    (claim,) = result_of(mixed).claims
+    assert claim.arm == "takd: l -> s -> xs"  # the weakest one is shown
+
+
+def test_the_longest_must_beat_each_of_the_others() -> None:
+    paths = DIRECT | {("takd", "l s xs"): EQUAL, ("takd", "l m s xs"): BETTER}
+    everything = {"from": "first", "through": "any", "to": "last"}
+    assert verdict(paths, better=everything, quantifier="longest_is_best") == "supported"
+    swapped = DIRECT | {("takd", "l s xs"): BETTER, ("takd", "l m s xs"): EQUAL}
+    assert verdict(swapped, better=everything, quantifier="longest_is_best") == "not supported"
+
+
+def test_the_heuristic_is_judged_by_the_assistant_that_it_chooses() -> None:
+    alone = {
+        ("scratch", "l"): [90.0] * 4,
+        ("scratch", "m"): [84.9] * 4,
+        ("scratch", "s"): [82.0] * 4,
+        ("scratch", "xs"): [80.0] * 4,
+    }
+    through = {("takd", "l m xs"): BETTER, ("takd", "l s xs"): DIRECT["kd", "l xs"]}
+    assert verdict(alone | through, quantifier="chosen") == "supported"
+    swapped = {("takd", "l m xs"): DIRECT["kd", "l xs"], ("takd", "l s xs"): BETTER}
+    assert verdict(alone | swapped, quantifier="chosen") == "not supported"
+    assert verdict(through, quantifier="chosen").startswith("cannot be judged")
+
+
+def test_variants_of_an_arm_are_compared_with_the_plain_one_and_have_labels_of_their_own() -> None:
+    found = result_of(DIRECT | {("longer", "l xs"): BETTER})
+    assert [arm.label for arm in found.arms] == ["l -> xs (kd)", "l -> xs (longer)"]
+    assert [(test.arm, test.reference) for test in found.comparisons] == [("longer: l -> xs", "kd: l -> xs")]
+
+
+def test_published_values_stand_beside_the_arm_of_their_chain_and_vanish_in_a_smoke_run() -> None:
+    accuracies = {
+        ("scratch", "plain2"): [70.0],
+        ("kd", "plain10 plain2"): [72.0],
+        ("takd", "plain10 plain4 plain2"): [73.0],
+    }
+    about = {
+        "networks": ["plain10", "plain4", "plain2"],
+        "published": {"file": "takd.csv", "studies": ["table1_cnn_c10"]},
+    }
+    found = result_of(accuracies, **about)
+    assert {value.arm: value.value for value in found.published} == {
+        "scratch: plain2": 70.16, "kd: plain10 -> plain2": 72.57, "takd: plain10 -> plain4 -> plain2": 73.51,
+    }  # fmt: skip
+    assert found.claims[0].published == pytest.approx(0.94)
+    assert result_of(accuracies, **about, size="smoke").published == ()
+
+
+def test_a_missing_file_of_published_values_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'takd\.csv'"):
+        read_published("take.csv")
+
+
+def test_collect_refuses_a_folder_without_a_record(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({}))
+    with pytest.raises(ConfigError, match="run the same command again"):
+        collect(tmp_path)
