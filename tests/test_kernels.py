@@ -51,6 +51,4 @@ def test_a_compiled_student_learns_the_same_and_its_features_are_read(outputs: P
             teacher, student = recipes(*command, f"trainer.compile={mode}", outputs=outputs)
             trainer.make(teacher, Quiet())
             found.append(trainer.make(student, Quiet()).history)
-        assert [row["train/loss"] for row in found[0]] == pytest.approx(
-            [row["train/loss"] for row in found[1]], rel=1e-3
-        )
+        assert [row["train/loss"] for row in found[0]] == pytest.approx([row["train/loss"] for row in found[1]], rel=1e-3)

@@ -28,8 +28,8 @@ def test_tables_and_figures_of_a_folder_can_be_read_back(tmp_path: Path) -> None
     assert [row[f"{table}.{key}"] for key in ("_type", "nrows", "ncols")] == ["table-file", 2, 3]
     assert [row[f"{figure}.{key}"] for key in ("_type", "width", "height")] == ["image-file", 4, 3]
     (file,) = tmp_path.glob("wandb/offline-run-*/files/media/table/tables/*.table.json")
-    assert '["arm", "acc", "n"]' in file.read_text()
-    assert '["kd", 91.5, 3.0]' in file.read_text()
+    assert '["arm","acc","n"]' in file.read_text()
+    assert '["kd",91.5,3.0]' in file.read_text()
     assert [record["exit_code"] for record in of_type(records, "exit")] == [0]
 
 

@@ -111,15 +111,9 @@ def _prepare(composer: Composer, overrides: Sequence[str]) -> _Task:
     _check_buildable(plan, settings)
     identity = [plan.chains[0].links[-1].recipe.digest, [vars(dimension) for dimension in space], preset["seed"]]
     folder = settings.outputs / "runs" / f"search-{digest_of(identity)[:8]}"
-    return _Task(
-        shlex.join(["kdbench", "search", *overrides]),
-        composer,
-        fixed,
-        space,
-        config,
-        splits.pop(),
-        replace(settings, run_dir=folder, group=folder.name),
-    )
+    settings = replace(settings, run_dir=folder, group=folder.name)
+    command = shlex.join(["kdbench", "search", *overrides])
+    return _Task(command, composer, fixed, space, config, splits.pop(), settings)
 
 
 def _check_buildable(plan: Plan, settings: Settings) -> None:

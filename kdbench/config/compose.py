@@ -104,7 +104,8 @@ class Composer:
 
     def groups(self) -> list[str]:
         """Names of the config groups, roles and groups inside groups (``dataset/corruption``) among them."""
-        top = {*self.loader.list_groups(""), *ROLES} - {"hydra", "model", "__pycache__"}
+        foreign = {"hydra", "model", "__pycache__", "search"} - {self.config_name}  # search is kdbench search's own
+        top = {*self.loader.list_groups(""), *ROLES} - foreign
         return sorted(top | {f"{group}/{inner}" for group in top for inner in self.loader.list_groups(group)})
 
     def options(self, group: str) -> list[str]:
