@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.reports.v2.interface as wr
     import wandb_workspaces.workspaces as ws
 
 STUDENTS = 'Metric("JobType") == "student"'
@@ -109,7 +108,7 @@ class Dashboard:
 
     def report(self) -> wr.Report:
         """The report, not saved; needs wandb-workspaces."""
-        import wandb_workspaces.reports.v2 as wr
+        import wandb_workspaces.reports.v2.interface as wr
 
         blocks: list[Any] = []
         for section in LAYOUT:
@@ -129,8 +128,8 @@ class Dashboard:
         return [workspace.url, report.url]
 
 
-def _panels(section: Section) -> Sequence[Any]:
-    import wandb_workspaces.reports.v2 as wr
+def _panels(section: Section) -> list[Any]:
+    import wandb_workspaces.reports.v2.interface as wr
 
     makers = {
         "scatter": lambda panel: wr.ScatterPlot(
