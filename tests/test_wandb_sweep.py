@@ -13,7 +13,7 @@ from kdbench.config.jobs import make_jobs
 from tests.conftest import REPO
 from tests.test_loggers import _fresh_process, of_type, run_info, train, wandb_records  # noqa: F401 (a fixture)
 
-SWEEP = yaml.safe_load((REPO / "docs" / "wandb" / "sweep.yaml").read_text())
+SWEEP = yaml.safe_load((REPO / "docs" / "wandb_sweep.yaml").read_text())
 
 
 def values(parameter: dict[str, Any]) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from kdbench.backends import threads_of
+from kdbench.backends import runs_elsewhere, threads_of
 from kdbench.cli.arguments import Parser
 from kdbench.cli.run import Result, execute, objective_split, plan_jobs
 from kdbench.cli.show import write_run
@@ -108,7 +108,7 @@ def _prepare(composer: Composer, overrides: Sequence[str]) -> _Task:
     if len(splits) > 1 or (splits == {"test"} and config["protocol"]["name"] == "clean"):
         raise ConfigError("a search chooses on validation: leave dataset.val_fraction above 0, and select_on alone")
     settings = make_settings(plan.chains, threads=threads_of(config["sweep"]), multirun=True)
-    _check_buildable(plan, settings)
+    _check_buildable(plan, replace(settings, elsewhere=runs_elsewhere(config["sweep"])))
     identity = [plan.chains[0].links[-1].recipe.digest, [vars(dimension) for dimension in space], preset["seed"]]
     folder = settings.outputs / "runs" / f"search-{digest_of(identity)[:8]}"
     settings = replace(settings, run_dir=folder, group=folder.name)
