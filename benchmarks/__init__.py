@@ -1,1 +1,1 @@
-"""What kdbench costs, measured: ``scripts/bench NAME``. Not part of the package; asserts nothing about time unless asked."""
+"""What kdbench costs, measured by ``scripts/bench NAME``. Not part of the package; asserts no time unless asked."""

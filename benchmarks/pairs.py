@@ -62,8 +62,8 @@ def chain_of(pair: Pair, outputs: Path, *overrides: str, steps: int, images: int
     """
     images = images or pair.batch_size * steps
     command = [
-        "dataset=fake", f"dataset.sizes.train={images}", "dataset.sizes.test=64", "dataset.val_fraction=0.0", "optim=steps",
-        "optim.schedule.milestones=[]", "dataset.augment=crop_flip", f"teacher={pair.teacher}",
+        "dataset=fake", f"dataset.sizes.train={images}", "dataset.sizes.test=64", "dataset.val_fraction=0.0",
+        "optim=steps", "optim.schedule.milestones=[]", "dataset.augment=crop_flip", f"teacher={pair.teacher}",
         f"student={pair.student}", "assistants=[]", "trainer.max_epochs=1", f"trainer.batch_size={pair.batch_size}",
         f"trainer.limit_train_batches={steps}", "hops.teacher.trainer.limit_train_batches=1",
         "hops.teacher.trainer.precision=32-true", *overrides,

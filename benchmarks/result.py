@@ -101,7 +101,9 @@ def _summary(row: Row) -> tuple[float, float, float]:
 
 def machine() -> dict[str, Any]:
     """What a number depends on beside the code."""
-    model = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())
+    model = next(
+        (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
+    )
     return {
         "cpu": model,
         "capability": torch.backends.cpu.get_cpu_capability(),

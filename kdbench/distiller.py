@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
@@ -14,6 +15,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from kdbench.core.clock import Clock
+from kdbench.core.errors import ConfigError
+from kdbench.core.phases import Phase
+from kdbench.core.ranks import Share, rank
 from kdbench.core.schedules import make_schedule
 from kdbench.core.seeds import derive_seed
 from kdbench.core.taps import TapReader, expand_taps
@@ -25,17 +29,29 @@ TASK = "task"
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by trainer.precision
 
 
-def task_loss(logits: Tensor, target: Tensor) -> Tensor:
-    r"""Cross-entropy with the labels, :math:`-\tfrac1B \sum_i \log p_{i, y_i}`.
+def task_loss(logits: Tensor, batch: Batch) -> Tensor:
+    r"""Cross-entropy with the labels, :math:`-\tfrac1B \sum_i \log p_{i, y_i}`; where two are mixed, by their shares.
 
     Args:
         logits: `(B, C)`.
-        target: `(B,)` int64.
+        batch: What they are of.
 
     Returns:
         Scalar in nats, float32.
     """
-    return F.cross_entropy(logits.float(), target)
+    if batch.mix is None:
+        return F.cross_entropy(logits.float(), batch.target)
+    return batch.over_labels(lambda target: F.cross_entropy(logits.float(), target, reduction="none")).mean()
+
+
+def _terms(
+    criterion: Criterion, student: ModelOutput, teachers: Sequence[ModelOutput], share: Share
+) -> dict[str, Tensor]:
+    """The criterion's terms of the whole batch, the same on every rank."""
+    if not criterion.per_sample:
+        return criterion(share.gather_output(student), [share.gather_output(each) for each in teachers], share.batch)
+    with share.statistics():
+        return {name: share.mean(term) for name, term in criterion(student, teachers, share.own).items()}
 
 
 def _frozen(network: nn.Module) -> nn.Module:
@@ -43,7 +59,9 @@ def _frozen(network: nn.Module) -> nn.Module:
 
 
 def _in_float32(output: ModelOutput) -> ModelOutput:
-    return ModelOutput(output.logits.float(), {name: values.float() for name, values in output.features.items()})
+    features = {name: values.float() for name, values in output.features.items()}
+    second = None if output.second is None else _in_float32(output.second)
+    return output._replace(logits=output.logits.float(), features=features, second=second)
 
 
 class _Reader:
@@ -51,15 +69,24 @@ class _Reader:
 
     def __init__(self, network: nn.Module, taps: Mapping[str, Sequence[str]], compile_mode: str | None = None) -> None:
         self._own = {criterion: expand_taps(network, names) for criterion, names in taps.items()}
-        self._read = TapReader(network, [name for names in self._own.values() for name in names])
-        if compile_mode is not None:  # here alone: whoever measures the network, runs it as it is
-            self._read.network = torch.compile(network, mode=compile_mode)
+        self.read = TapReader(network, [name for names in self._own.values() for name in names])
+        if compile_mode is None:
+            return
+        if any(self._own.values()):
+            raise ConfigError(f"trainer.compile={compile_mode}: the method reads features, which a compiled network "
+                              "does not show; use trainer.compile=null")  # fmt: skip
+        compiled = torch.compile(network, mode=compile_mode)
+        assert isinstance(compiled, nn.Module)
+        self.read.network = compiled  # here alone: measured is the network as it is
 
-    def __call__(self, inputs: Tensor) -> ModelOutput:
-        return self._read(inputs)
+    def __call__(self, batch: Batch) -> ModelOutput:
+        output = self.read(batch.inputs)
+        return output if batch.second is None else output._replace(second=self.read(batch.second))
 
-    def share(self, criterion: str, output: ModelOutput) -> ModelOutput:
-        return ModelOutput(output.logits, {name: output.features[name] for name in self._own.get(criterion, ())})
+    def share(self, criterion: str, output: ModelOutput, ask: Callable[[Tensor], ModelOutput]) -> ModelOutput:
+        features = {name: output.features[name] for name in self._own.get(criterion, ())}
+        second = None if output.second is None else self.share(criterion, output.second, ask)
+        return ModelOutput(output.logits, features, lambda inputs: self.share(criterion, ask(inputs), ask), second)
 
 
 class Recall(Protocol):
@@ -80,7 +107,7 @@ class Distiller(pl.LightningModule):
     """Trains ``student`` on the weighted sum of the task loss and the terms of ``criteria``.
 
     The only place that multiplies terms by weights. Teachers live outside the module tree: they are moved with it, and
-    are absent from parameters, ``state_dict`` and train mode; no gradient graph is ever built through them.
+    are absent from parameters, ``state_dict`` and train mode; no gradient ever reaches their weights.
 
     Args:
         student: The network to train; maps pixels to logits `(B, C)`.
@@ -90,7 +117,8 @@ class Distiller(pl.LightningModule):
         taps: For each criterion that reads features, names of the ``student``'s and of the ``teacher``'s taps.
         optim: Optimiser and schedule.
         steps_per_epoch: Optimiser steps per epoch.
-        max_epochs: Epochs of the whole training.
+        max_epochs: Epochs of the training proper.
+        before: Phases that come before it, each with weights and an optimiser of its own.
         seed: Reseeds the global generator as a function of the step, so that a resumed run draws the same dropout.
         only: Module paths of the parts to train while everything else stays frozen; empty trains all.
         recalls: For each teacher what answers in its place, or ``None``; empty: all are asked live.
@@ -100,6 +128,7 @@ class Distiller(pl.LightningModule):
             that the random start is forgotten; ``None`` keeps none.
         compile_mode: Of ``torch.compile`` for the student's forward and backward pass; ``None`` does not compile.
         trusted: Packages of the user's, whose optimisers may be used.
+        synchronised: On several devices: whether BatchNorm takes its statistics over the whole batch.
     """
 
     _sums: Tensor
@@ -115,6 +144,7 @@ class Distiller(pl.LightningModule):
         optim: Mapping[str, Any],
         steps_per_epoch: int,
         max_epochs: int,
+        before: Sequence[Phase] = (),
         seed: int,
         only: Sequence[str] = (),
         recalls: Sequence[Recall | None] = (),
@@ -122,6 +152,7 @@ class Distiller(pl.LightningModule):
         ema: float | None = None,
         compile_mode: str | None = None,
         trusted: Sequence[str] = (),
+        synchronised: bool = True,
     ) -> None:
         super().__init__()
         self.student = student
@@ -129,21 +160,23 @@ class Distiller(pl.LightningModule):
         self.ema = None if ema is None else _frozen(copy.deepcopy(student))
         self._ema_decay = ema
         self._only = tuple(only)
-        student.requires_grad_(not self._only)
+        if self._only:
+            student.requires_grad_(False)
         for path in self._only:
             student.get_submodule(path).requires_grad_(True)
+        self._trainable = [parameter for parameter in student.parameters() if parameter.requires_grad]
         self._teachers = tuple(_frozen(teacher) for teacher in teachers)
         sides = {side: {name: both[side] for name, both in (taps or {}).items()} for side in ("student", "teacher")}
         self._student_reader = _Reader(student, sides["student"], compile_mode)
         self._teacher_readers = tuple(_Reader(teacher, sides["teacher"]) for teacher in self._teachers)
         self._recalls = tuple(recalls) or (None,) * len(self._teachers)
         self._teacher_precision = teacher_precision
-        self._schedules = {name: make_schedule(name, value) for name, value in weights.items()}
-        self._optim, self._trusted = optim, trusted
-        self._steps_per_epoch, self._max_epochs, self._seed = steps_per_epoch, max_epochs, seed
-        self._averages = ("loss", "acc", *(f"term/{name}" for name in self._schedules))
-        self.register_buffer("_sums", torch.zeros(len(self._averages), dtype=torch.float64), persistent=False)
+        self._phases = (*before, Phase(max_epochs, weights, optim))
+        self._steps_per_epoch, self._seed, self._trusted = steps_per_epoch, seed, trusted
+        self._synchronised = synchronised
+        self.register_buffer("_sums", torch.zeros(0, dtype=torch.float64), persistent=False)
         self._seen = 0
+        self.enter_phase(0)
         self.teacher_queries = self._forwards = 0
         self.teacher_clock = Clock()
 
@@ -153,15 +186,46 @@ class Distiller(pl.LightningModule):
         return self._forwards + sum(recall.forwards for recall in self._recalls if recall is not None)
 
     @property
+    def teachers(self) -> tuple[nn.Module, ...]:
+        """The networks whose outputs are constants: none for one that learns together with the student."""
+        return self._teachers
+
+    @property
     def deployed(self) -> nn.Module:
         """The network that is evaluated and kept: the moving average where there is one."""
         return self.student if self.ema is None else self.ema
 
+    def enter_phase(self, number: int) -> None:
+        """Lets the terms, and the trainable parts, of phase ``number`` hold; the last one is the training proper."""
+        self.phase, phase = number, self._phases[number]
+        self._past = sum(past.epochs for past in self._phases[:number]) * self._steps_per_epoch
+        self._schedules = {name: make_schedule(name, value) for name, value in phase.weights.items()}
+        self._averages = ("loss", "acc", *(f"term/{name}" for name in self._schedules))
+        self._sums = self._sums.new_zeros(len(self._averages))
+        self._active: dict[str, Criterion] = {}
+        for name, criterion in self.criteria.items():
+            assert isinstance(criterion, Criterion)
+            wanted = self._schedules.keys() & set(criterion.terms)
+            criterion.requires_grad_(bool(wanted))
+            criterion.enter_phase(wanted)
+            if wanted:
+                self._active[name] = criterion
+        for parameter in self._trainable:
+            parameter.requires_grad_(True)
+        for path in phase.frozen:
+            self.student.get_submodule(path).requires_grad_(False)
+        self.train(self.training)
+
+    @property
+    def in_last_phase(self) -> bool:
+        """Whether this is the training proper, whose weights alone can be the best."""
+        return self.phase + 1 == len(self._phases)
+
     def train(self, mode: bool = True) -> Distiller:
-        """Train mode for the student and the criteria; a frozen body and the moving average stay in eval mode."""
+        """Train mode for the student and the criteria; what is frozen and the moving average stay in eval mode."""
         super().train(mode)
-        if self._only:
-            self.student.eval()
+        for path in ("",) if self._only else self._phases[self.phase].frozen:
+            self.student.get_submodule(path).eval()
         if self.ema is not None:
             self.ema.eval()
         return self
@@ -172,39 +236,55 @@ class Distiller(pl.LightningModule):
         return super()._apply(fn, recurse)
 
     def progress(self) -> Progress:
-        """Where the training stands."""
-        return Progress(self.global_step, self._steps_per_epoch * self._max_epochs, self._steps_per_epoch)
+        """Where the phase stands."""
+        epochs = self._phases[self.phase].epochs
+        return Progress(self.global_step - self._past, epochs * self._steps_per_epoch, self._steps_per_epoch)
+
+    def on_train_epoch_start(self) -> None:
+        """Goes on to the next phase where one ends, with a new optimiser and a schedule from its start."""
+        if self.progress().fraction >= 1.0 and not self.in_last_phase:
+            self.enter_phase(self.phase + 1)
+            self.trainer.strategy.setup_optimizers(self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Weighted sum of the terms on one batch, a scalar."""
+        """Weighted sum of the terms on one batch, a scalar; of several devices each has it of all rows."""
         progress = self.progress()
-        self._reseed(progress.step)
-        teachers = self._ask_teachers(batch)
-        student = self._student_reader(batch.inputs)
-        terms = {TASK: task_loss(student.logits, batch.target)}
-        for name, criterion in self.criteria.items():
-            own = self._student_reader.share(name, student)
+        step = self._past + progress.step
+        share = Share(batch, synchronised=self._synchronised)
+        self._reseed(step, *([rank()] if share.divided else []))
+        teachers = self._ask_teachers(share)
+        with share.statistics():
+            student = self._student_reader(share.own)
+        logits = share.gather(student.logits)
+        terms = {TASK: task_loss(logits, batch)}
+        if share.divided:
+            self._reseed(step)  # networks draw for their own rows, criteria the same on every rank
+        for name, criterion in self._active.items():
+            own = self._student_reader.share(name, student, self._student_reader.read)
             others = [
-                reader.share(name, output) for reader, output in zip(self._teacher_readers, teachers, strict=True)
+                reader.share(name, output, partial(self._query, reader))
+                for reader, output in zip(self._teacher_readers, teachers, strict=True)
             ]
-            terms.update(criterion(own, others, batch))
+            assert isinstance(criterion, Criterion)
+            terms.update(_terms(criterion, own, others, share))
         weighted = [schedule(progress) * terms[name] for name, schedule in self._schedules.items()]
         loss = torch.stack(weighted).sum()
-        self._record(loss, terms, student.logits, batch.target)
+        self._record(loss, terms, logits, batch.main_target)
         return loss
 
-    def _reseed(self, step: int) -> None:
-        seed = derive_seed(self._seed, "step", step)
+    def _reseed(self, step: int, *rank: int) -> None:
+        seed = derive_seed(self._seed, "step", step, *rank)
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def _ask_teachers(self, batch: Batch) -> tuple[ModelOutput, ...]:
-        if not self._teacher_readers:
+    def _ask_teachers(self, share: Share) -> tuple[ModelOutput, ...]:
+        if not self._active:
             return ()
-        self.teacher_queries += len(batch.target) * len(self._teacher_readers)
+        views = 1 if share.batch.second is None else 2
+        self.teacher_queries += views * len(share.batch.target) * len(self._teacher_readers)
         with self.teacher_clock.running(self.device), torch.no_grad(), self._teacher_autocast():
-            return tuple(self._ask(*one, batch) for one in zip(self._teacher_readers, self._recalls, strict=True))
+            return tuple(self._ask(*one, share) for one in zip(self._teacher_readers, self._recalls, strict=True))
 
     def _teacher_autocast(self) -> AbstractContextManager[Any]:
         if self._teacher_precision is None:
@@ -212,13 +292,20 @@ class Distiller(pl.LightningModule):
         dtype = AUTOCAST[self._teacher_precision]
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
-    def _ask(self, reader: _Reader, recall: Recall | None, batch: Batch) -> ModelOutput:
+    def _ask(self, reader: _Reader, recall: Recall | None, share: Share) -> ModelOutput:
         if recall is None:
-            self._forwards += len(batch.target)
-            output = reader(batch.inputs)
+            self._forwards += len(share.batch.target) * (1 if share.batch.second is None else 2)
+            output = reader(share.own)
         else:
-            output = recall(batch, self.progress().step // self._steps_per_epoch)
+            output = recall(share.own, (self._past + self.progress().step) // self._steps_per_epoch)
         return output if self._teacher_precision is None else _in_float32(output)
+
+    def _query(self, reader: _Reader, inputs: Tensor) -> ModelOutput:
+        """A question of a criterion's own, with gradient to the inputs where they have one."""
+        self.teacher_queries += len(inputs)
+        self._forwards += len(inputs)
+        with self.teacher_clock.running(self.device):
+            return reader.read(inputs)
 
     @torch.no_grad()
     def _record(self, loss: Tensor, terms: Mapping[str, Tensor], logits: Tensor, target: Tensor) -> None:
@@ -230,12 +317,17 @@ class Distiller(pl.LightningModule):
         self._seen += size
 
     def epoch_averages(self) -> dict[str, float]:
-        """Mean loss, terms (unweighted) and accuracy (percent) over the epoch's samples, and the weights at its end."""
+        """Mean loss, terms (unweighted) and accuracy (percent) over the epoch's samples, and the weights at its end.
+
+        A mixed sample counts as one of the class that most of it is of.
+        """
         means = (self._sums / max(self._seen, 1)).tolist()
         self._sums.zero_()
         self._seen = 0
         row = {f"train/{name}": value for name, value in zip(self._averages, means, strict=True)}
         row["train/acc"] *= 100.0
+        if len(self._phases) > 1:
+            row["phase"] = self.phase + 1
         progress = self.progress()
         row.update({f"train/weight/{name}": schedule(progress) for name, schedule in self._schedules.items()})
         return row
@@ -253,8 +345,7 @@ class Distiller(pl.LightningModule):
         super().optimizer_step(*args, **kwargs)
         done = self.progress()
         with torch.no_grad():
-            for criterion in self.criteria.values():
-                assert isinstance(criterion, Criterion)
+            for criterion in self._active.values():
                 criterion.after_step(replace(done, step=done.step + 1))  # Lightning counts the step after this hook
             self._move_average(done.step)
 
@@ -270,17 +361,17 @@ class Distiller(pl.LightningModule):
                 value.copy_(current[name])
 
     def configure_optimizers(self) -> Any:
-        """Optimiser over the student and every trainable part of the criteria; schedule per step."""
+        """The phase's optimiser over the student and every trainable part of the criteria; schedule per step."""
+        phase, steps = self._phases[self.phase], self._steps_per_epoch
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = make_optimizer(self._optim, parameters, self._trusted)
-        scheduler = make_scheduler(
-            optimizer, self._optim["schedule"], self._steps_per_epoch * self._max_epochs, self._steps_per_epoch
-        )
+        optimizer = make_optimizer(phase.optim, parameters, self._trusted, where=phase.where)
+        scheduler = make_scheduler(optimizer, phase.optim["schedule"], steps * phase.epochs, steps, where=phase.where)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the running averages, so that an epoch that was interrupted reports what it would have."""
         checkpoint["distiller"] = {
+            "phase": self.phase,
             "sums": self._sums.cpu().clone(),
             "seen": self._seen,
             "teacher_queries": self.teacher_queries,
@@ -291,6 +382,7 @@ class Distiller(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Inverse of :meth:`on_save_checkpoint`."""
         state = checkpoint["distiller"]
+        self.enter_phase(state["phase"])
         self._sums.copy_(state["sums"])
         self._seen, self.teacher_queries = state["seen"], state["teacher_queries"]
         self._forwards = state["teacher_forwards"]

@@ -22,17 +22,17 @@ from torch import Tensor
 import kdbench
 from kdbench.config.build import Builder
 from kdbench.core.errors import ConfigError, UserError
+from kdbench.core.recipe import Recipe
 from kdbench.core.types import DataSpec
 from kdbench.data.loader import EvalLoader
-from kdbench.models.create import create_network
 from kdbench.models.network import Network
 from kdbench.models.weights import export_state
-from kdbench.store import Entry
+from kdbench.store import Entry, Store
 from kdbench.store.entry import BEST, Which
 
 OPSET = 20  # of ONNX
 CARD = "config.json"
-_FORMAT = 1  # of the card
+_FORMAT = 2  # of the card
 _TOLERANCE = 1e-4  # of the largest logit: kernels differ in the order of their sums
 _SAMPLES = 64  # that a file is checked on
 
@@ -136,13 +136,11 @@ def check_format(name: str) -> None:
 def make_card(entry: Entry, data: DataSpec, which: Which) -> dict[str, Any]:
     """What a file alone does not say: classes, shapes, the network's config, where its weights are from."""
     recipe = entry.recipe
-    config = recipe.network["config"]
-    fetched = {key: empty for key, empty in (("pretrained", False), ("weights", None)) if key in config}
     return {
         "format": _FORMAT,
         "kdbench": kdbench.__version__,
         "name": recipe.name,
-        "network": {**config, **fetched},  # its weights are here: nothing is to be fetched
+        "recipe": recipe.to_dict(),
         "dataset": data.name,
         "num_classes": data.num_classes,
         "class_names": list(data.class_names),
@@ -175,10 +173,7 @@ def load_exported(folder: Path, trusted: tuple[str, ...] = ()) -> Network:
         raise ConfigError(f"{folder}: no {CARD} and model.safetensors that can be read ({error})") from error
     if card.get("format") != _FORMAT:
         raise ConfigError(f"{folder / CARD}: of format {card.get('format')}, this kdbench reads format {_FORMAT}")
-    channels = card["input_shape"][0]
-    unscaled = ((0.0,) * channels, (1.0,) * channels)  # replaced by the file's own statistics
-    data = DataSpec(card["dataset"], card["num_classes"], tuple(card["input_shape"]), *unscaled)
-    network = create_network(card["network"], data, name=card["name"], seed=0, trusted=trusted)
+    network = Builder(Store(folder), folder, trusted=trusted).shell(Recipe.from_dict(card["recipe"]))
     network.load_state_dict(state)
     return network.eval()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import signal
 import time
@@ -19,10 +20,12 @@ from torch import Tensor
 
 from kdbench.core.clock import Clock
 from kdbench.core.errors import Stopped, TrainingError
-from kdbench.core.signals import raise_if_stopped, stop_requested
+from kdbench.core.ranks import agreed, rank, wait_for_all, world
+from kdbench.core.signals import stop_signal
 from kdbench.data.loader import TrainLoader
 from kdbench.distiller import Distiller
 from kdbench.store import Draft
+from kdbench.strategies import is_sharded, leaves_out, placement, whole
 
 CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the device
 
@@ -45,27 +48,40 @@ class Observer(Protocol):
         ...
 
 
+class Unheard:
+    """The observer of ranks that tell nobody."""
+
+    def on_step(self, step: int, epoch: int) -> None:
+        """Nothing."""
+
+    def on_epoch(self, row: Mapping[str, float], epoch: int) -> None:
+        """Nothing."""
+
+    def on_note(self, text: str) -> None:
+        """Nothing."""
+
+
 @dataclass(frozen=True)
 class Loop:
     """What a training is run with beside what determines its weights.
 
     Attributes:
-        max_epochs: Epochs of the whole training.
+        max_epochs: Epochs of the whole training, all phases together.
         precision: A key of :data:`kdbench.distiller.AUTOCAST`.
         clip: Largest norm of the gradient, or ``None``.
         select_on: ``last``, ``val`` or ``test``.
-        accelerator: ``auto``, ``cpu`` or ``gpu``.
-        devices: How many.
+        device: What this rank computes on.
+        strategy: What joins several ranks: a key of :data:`kdbench.strategies.STRATEGIES`.
         checkpoint_every: Seconds between resumable states; 0 for one per step.
-        conditions: What bit identity holds under: thread count and library versions.
+        conditions: What bit identity holds under: number of devices, thread count, library versions.
     """
 
     max_epochs: int
     precision: str
     clip: float | None
     select_on: str
-    accelerator: str
-    devices: int
+    device: torch.device
+    strategy: str
     checkpoint_every: float
     conditions: Mapping[str, Any]
 
@@ -128,9 +144,11 @@ class _Recorder(pl.Callback):
     def __init__(self, loop: Loop, draft: Draft, loader: TrainLoader, observer: Observer,
                  measure: Mapping[str, Callable[[torch.nn.Module], Mapping[str, float]]]) -> None:  # fmt: skip
         self.record = Record()
+        self.weights: dict[str, Tensor] = {}  # of the deployed network, where its parameters were sharded
         self._loop, self._draft, self._loader, self._observer = loop, draft, loader, observer
         self._measure = measure
         self._clock = Clock()
+        self._on_sigterm = signal.getsignal(signal.SIGTERM)
         self._saved_at = self._started_at = time.perf_counter()
         self._before = dict(self.record.seconds)
 
@@ -160,6 +178,10 @@ class _Recorder(pl.Callback):
 
     # -- hooks ----------------------------------------------------------------------------------------------------
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if world() > 1:  # Lightning's handler talks to the other ranks from inside a signal, whatever they are doing
+            signal.signal(signal.SIGTERM, self._on_sigterm)
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:  # fmt: skip
         step = trainer.global_step
@@ -169,9 +191,7 @@ class _Recorder(pl.Callback):
             self._check_finite(trainer, pl_module)
         if batch_idx + 1 == len(self._loader):
             return  # the end of an epoch is saved after its evaluation
-        if stop_requested() or self._due():
-            self._save(trainer)
-        raise_if_stopped()
+        self._pause(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._check_finite(trainer, pl_module)
@@ -179,23 +199,27 @@ class _Recorder(pl.Callback):
         epoch = trainer.current_epoch + 1
         row: dict[str, float] = {"epoch": epoch, "lr": trainer.optimizers[0].param_groups[0]["lr"]}
         row.update(pl_module.epoch_averages())
-        with self._clock.running(pl_module.device):
+        with self._clock.running(pl_module.device), whole(trainer.strategy):
             for split, measure in self._measure.items():
                 row.update({f"{split}/{name}": value for name, value in measure(pl_module.deployed).items()})
-        self._keep_best(row, pl_module)
+        if pl_module.in_last_phase:
+            self._keep_best(row, pl_module)
         self.record.history.append(row)
         self._observer.on_epoch(row, epoch)
-        if stop_requested() or self._due() or epoch == self._loop.max_epochs:
-            self._save(trainer)
-        raise_if_stopped()
+        self._pause(trainer, save=epoch == self._loop.max_epochs)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Distiller)
+        if is_sharded(trainer.strategy):
+            with whole(trainer.strategy):
+                self.weights = _on_cpu(pl_module.deployed)
 
     def _keep_best(self, row: Mapping[str, float], distiller: Distiller) -> None:
         split = "test" if self._loop.select_on == "test" else "val"
         value = row.get(f"{split}/acc")
         if value is not None and (self.record.best is None or value > self.record.best["acc"]):
             self.record.best = {"epoch": row["epoch"], "acc": value}
-            state = distiller.deployed.state_dict()
-            self.record.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+            self.record.best_weights = _on_cpu(distiller.deployed)
 
     def _check_finite(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, Distiller)
@@ -208,6 +232,14 @@ class _Recorder(pl.Callback):
 
     def _due(self) -> bool:
         return time.perf_counter() - self._saved_at >= self._loop.checkpoint_every
+
+    def _pause(self, trainer: pl.Trainer, *, save: bool = False) -> None:
+        """Saves the state if it is time to, and stops behind that if a signal asked any rank to."""
+        stop, due = agreed(stop_signal(), int(save or self._due()))
+        if stop or due:
+            self._save(trainer)
+        if stop:
+            raise Stopped(stop)
 
     def _save(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self._draft.checkpoint)
@@ -242,13 +274,13 @@ def fit(
         Stopped: A signal asked for it; a resumable state was saved before.
     """
     recorder = _Recorder(loop, draft, loader, observer, measure)
-    checkpoint = _readable_checkpoint(draft, observer)
+    checkpoint = _same_checkpoint(draft, observer)
+    unused = world() > 1 and leaves_out(distiller.student.to(loop.device), next(iter(loader)).inputs[:2])
     loader.seek(0 if checkpoint is None else checkpoint["global_step"])
     with warnings.catch_warnings():
         _silence_third_parties()
         trainer = pl.Trainer(
-            accelerator=loop.accelerator,
-            devices=loop.devices,
+            **placement(loop.device, loop.strategy, unused=unused),
             precision=loop.precision,  # type: ignore[arg-type]
             max_epochs=loop.max_epochs,
             gradient_clip_val=loop.clip,
@@ -260,12 +292,34 @@ def fit(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+        student = distiller.student
+        if is_sharded(trainer.strategy):
+            student = copy.deepcopy(student)
+            # FSDP cuts an optimiser's state in the order of memory, and reads it back in that of the indices.
+            distiller.student.to(memory_format=torch.contiguous_format)
         try:
             trainer.fit(distiller, _Loader(loader), ckpt_path=None if checkpoint is None else str(draft.checkpoint))
         except SIGTERMException as error:  # the signal came between our look for it and Lightning's
             raise Stopped(signal.SIGTERM) from error
+    if recorder.weights:
+        student.load_state_dict(recorder.weights)
+        distiller.student = student
     recorder._tick()
     return recorder.record
+
+
+def _same_checkpoint(draft: Draft, observer: Observer) -> dict[str, Any] | None:
+    """:func:`_readable_checkpoint` on every rank: those that only read come after the one that may drop it."""
+    if rank():
+        wait_for_all()
+    checkpoint = _readable_checkpoint(draft, observer)
+    if not rank():
+        wait_for_all()
+    return checkpoint
+
+
+def _on_cpu(network: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
 def _readable_checkpoint(draft: Draft, observer: Observer) -> dict[str, Any] | None:

@@ -91,6 +91,8 @@ def make_optimizer(
     config: Mapping[str, Any],
     parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
     trusted: Sequence[str] = (),
+    *,
+    where: str = "optim",
 ) -> Optimizer:
     """An optimiser from its YAML.
 
@@ -98,25 +100,26 @@ def make_optimizer(
         config: ``_target_``, the class's options, and the keys ``schedule`` and ``version``, which are not for it.
         parameters: What it updates: parameters, or groups of them.
         trusted: Packages of the user's own whose classes may be targets.
+        where: The YAML's path, for error lines.
 
     Raises:
         ConfigError: The target is no optimiser, or an option is unknown, missing or refused by it.
     """
     options = {key: value for key, value in config.items() if key not in ("_target_", "schedule", "version")}
     optimizer = resolve_target(config["_target_"], base=Optimizer, trusted=trusted)
-    check_arguments(optimizer, {"params": parameters, **options}, where="optim")
+    check_arguments(optimizer, {"params": parameters, **options}, where=where)
     try:
         return optimizer(parameters, **options)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"optim: {config['_target_']} refuses its options: {error}") from error
+        raise ConfigError(f"{where}: {config['_target_']} refuses its options: {error}") from error
 
 
-def _factor(schedule: Mapping[str, Any]) -> Callable[[Progress], float]:
+def _factor(schedule: Mapping[str, Any], where: str = "optim") -> Callable[[Progress], float]:
     options = dict(schedule)
     kind = str(options.pop("kind", ""))
     if kind not in _KINDS:
-        raise ConfigError(f"optim.schedule.kind={kind!r}: unknown{nearest(kind, _KINDS)}")
-    check_arguments(_KINDS[kind], {"progress": None, **options}, where="optim.schedule")
+        raise ConfigError(f"{where}.schedule.kind={kind!r}: unknown{nearest(kind, _KINDS)}")
+    check_arguments(_KINDS[kind], {"progress": None, **options}, where=f"{where}.schedule")
     return lambda progress: _KINDS[kind](progress, **options)
 
 
@@ -136,14 +139,14 @@ def lr_factor(schedule: Mapping[str, Any], step: int, total_steps: int, steps_pe
 
 
 def make_scheduler(
-    optimizer: Optimizer, schedule: Mapping[str, Any], total_steps: int, steps_per_epoch: int
+    optimizer: Optimizer, schedule: Mapping[str, Any], total_steps: int, steps_per_epoch: int, *, where: str = "optim"
 ) -> LambdaLR:
     """The schedule as PyTorch's scheduler, to be stepped after every optimiser step.
 
     Raises:
         ConfigError: As :func:`lr_factor`.
     """
-    factor = _factor(schedule)
+    factor = _factor(schedule, where)
     return LambdaLR(optimizer, lambda step: factor(Progress(step, total_steps, steps_per_epoch)))
 
 

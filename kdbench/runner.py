@@ -26,10 +26,12 @@ from kdbench.core.recipe import Recipe, digest_of
 from kdbench.core.signals import raise_if_stopped
 from kdbench.data.load import DataSplits, ImageSplit
 from kdbench.data.loader import EvalLoader, TrainLoader
+from kdbench.data.mixing import make_mixes
 from kdbench.data.views import make_views
 from kdbench.distiller import AUTOCAST
-from kdbench.fit import Loop, Observer, Record, fit
+from kdbench.fit import Loop, Observer, Record, Unheard, fit
 from kdbench.kernels import kernel_problems, matmul_precision
+from kdbench.launch import ranks_running
 from kdbench.metrics.cost import count_macs, count_parameters, latency
 from kdbench.metrics.evaluate import evaluate
 from kdbench.models.network import Network
@@ -38,6 +40,7 @@ from kdbench.samples import read_samples
 from kdbench.settings import Settings, cores
 from kdbench.store import Draft, Entry
 from kdbench.store.cache import OutputCache
+from kdbench.strategies import device_problems, strategy_problems
 
 Measure = Callable[[nn.Module], dict[str, float]]  # the numbers of a network on one split
 
@@ -48,23 +51,24 @@ def builder_of(settings: Settings) -> Builder:
                    trusted=settings.trusted)  # fmt: skip
 
 
-def device_of(settings: Settings) -> torch.device:
-    """Where a training runs and a network is measured.
+def device_of(settings: Settings, rank: int = 0) -> torch.device:
+    """Where one rank of a training runs; rank 0 also measures.
 
     Raises:
-        ConfigError: A GPU is asked for and there is none.
+        ConfigError: A GPU is asked for and there is none, or there are fewer devices than are asked for.
     """
+    if not settings.elsewhere and (problems := device_problems(settings.devices, settings.workers, cores())):
+        raise ConfigError(problems)
     if settings.accelerator not in ("auto", "cpu", "gpu"):
         raise ConfigError(f"trainer.accelerator={settings.accelerator}: unknown"
                           f"{nearest(settings.accelerator, ('auto', 'cpu', 'gpu'))}")  # fmt: skip
-    if settings.devices != 1:
-        raise ConfigError(f"trainer.devices={settings.devices}: one training runs on one device so far; "
-                          "sweep.workers=N trains several networks at a time")  # fmt: skip
     if settings.elsewhere:
         return torch.device("cpu")
     if settings.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer.accelerator=gpu: no CUDA device is there; use trainer=cpu or trainer=auto")
-    return torch.device("cuda" if settings.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    if settings.accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", (settings.slot * settings.devices + rank) % torch.cuda.device_count())
 
 
 class Trainer:
@@ -72,12 +76,13 @@ class Trainer:
 
     Args:
         settings: Where things are and how they are run.
+        rank: Which device of a training on several this is.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, rank: int = 0) -> None:
         self.settings = settings
         self.builder = builder_of(settings)
-        self.device = device_of(settings)
+        self.device = device_of(settings, rank)
         torch.set_num_threads(settings.threads)
         self._conditions = {"threads": settings.threads, "torch": str(torch.__version__), "device": self.device.type}
         self._cache = TeacherCache(OutputCache(settings.outputs / "cache"), on_disk=settings.cache,
@@ -93,7 +98,13 @@ class Trainer:
         student = self.builder.network(recipe, data.spec)
         if not recipe.epochs:
             return
-        _check_budget(recipe, None if self.settings.elsewhere else self.device)
+        # what a cluster has is not known here: the most is assumed
+        device = torch.device("cuda") if self.settings.elsewhere else self.device
+        _check_budget(recipe, device)
+        if self.settings.cache and self.settings.devices > 1:
+            raise ConfigError("cache=teacher: only of trainings on one device; use cache=none or trainer.devices=1")
+        if problems := strategy_problems(self.settings.strategy, self.settings.devices, device, recipe.budget):
+            raise ConfigError(problems)
         teachers = [self.builder.network(teacher, self.builder.data(teacher).spec)
                     if self.settings.store.get(teacher.digest) is None else self.builder.trained(teacher.digest)
                     for teacher in recipe.teachers]  # fmt: skip
@@ -101,7 +112,10 @@ class Trainer:
             self.builder.check_fit(network, data.spec)
         loader = self._train_loader(recipe, data)
         make_recalls(recipe, teachers, loader, data.spec, self._cache, lambda _: None)
-        self.builder.distiller(recipe, student, teachers, data.spec, len(loader)).configure_optimizers()
+        distiller = self.builder.distiller(recipe, student, teachers, data.spec, len(loader))
+        for number in range(len(recipe.phase_epochs)):
+            distiller.enter_phase(number)
+            distiller.configure_optimizers()
 
     def make(self, recipe: Recipe, observer: Observer, *, on_wait: Callable[[str], None] | None = None) -> Entry:
         """The recipe's network from the store, or trained now; what it is taught by must be in the store.
@@ -123,20 +137,24 @@ class Trainer:
 
     def _train(self, recipe: Recipe, draft: Draft, observer: Observer) -> Entry:
         data = self.builder.data(recipe)
-        teachers = [self.builder.trained(teacher.digest).to(self.device) for teacher in recipe.teachers]
-        student = self.builder.network(recipe, data.spec)
-        measure = self._measures(recipe, data, teachers, observer.on_note)
-        teacher_seconds, queries, forwards, extra = 0.0, 0, 0, 0
-        record = Record()
+        student, teachers = self._networks(recipe, data)
+        teacher_seconds, queries, forwards, extra, own = 0.0, 0, 0, 0, count_parameters(student)
+        record, measure = Record(), self._measures(recipe, data)
         if recipe.epochs:
             assert recipe.optim is not None
-            for note in schedule_notes(recipe.optim["schedule"], recipe.epochs):
+            for note in schedule_notes(recipe.optim["schedule"], recipe.phase_epochs[-1]):
                 observer.on_note(note)
             loader = self._train_loader(recipe, data)
             recalls = make_recalls(recipe, teachers, loader, data.spec, self._cache, observer.on_note)
             distiller = self.builder.distiller(recipe, student, teachers, data.spec, len(loader), recalls)
+            if added := count_parameters(student) - own:
+                observer.on_note(
+                    f"{recipe.name} is deployed as its method changes it: {own + added} parameters, {own} without it"
+                )
+            measure = self._measures(recipe, data, teachers if distiller.teachers else (), observer.on_note)
             observed = _observed(recipe, measure)
-            record = fit(distiller, loader, draft, self._loop(recipe), measure=observed, observer=observer)
+            with ranks_running(self.settings.devices, self.device.type, _other_rank, self.settings, recipe, draft):
+                record = fit(distiller, loader, draft, self._loop(recipe), measure=observed, observer=observer)
             teacher_seconds, queries = distiller.teacher_clock.seconds, distiller.teacher_queries
             forwards = distiller.teacher_forwards
             extra = count_parameters(distiller.criteria)
@@ -153,10 +171,14 @@ class Trainer:
             seconds["total"] - sum(seconds[part] for part in ("data", "evaluation", "teacher")), 0.0
         )
         metrics |= {"teacher_queries": queries, "teacher_forwards": forwards, "extra_parameters": extra}
-        metrics["seconds"] = seconds
+        metrics |= {"seconds": seconds, "added_parameters": metrics["parameters"] - own}
         return draft.commit(metrics, record.history, environment(self.settings, self.device))
 
     # -- parts ----------------------------------------------------------------------------------------------------
+
+    def _networks(self, recipe: Recipe, data: DataSplits) -> tuple[Network, list[Network]]:
+        teachers = [self.builder.trained(teacher.digest).to(self.device) for teacher in recipe.teachers]
+        return self.builder.network(recipe, data.spec), teachers
 
     def _train_loader(self, recipe: Recipe, data: DataSplits) -> TrainLoader:
         config = recipe.data
@@ -164,7 +186,9 @@ class Trainer:
             data.train,
             recipe.budget["batch_size"],
             seed=recipe.seed,
-            views=make_views(config["augment"], config["padding"]),
+            views=make_views(config["augment"]),
+            mixes=make_mixes(config["augment"]),
+            two_views=self.builder.two_views(recipe),
             view_seed=config["view_seed"],
             limit_batches=recipe.budget["limit_train_batches"],
             cycle=teaching(recipe).get("views"),
@@ -178,10 +202,10 @@ class Trainer:
             precision=recipe.budget["precision"],
             clip=recipe.budget["clip"],
             select_on=recipe.select_on,
-            accelerator="gpu" if self.device.type == "cuda" else "cpu",
-            devices=self.settings.devices,
+            device=self.device,
+            strategy=self.settings.strategy,
             checkpoint_every=self.settings.checkpoint_every,
-            conditions=self._conditions,
+            conditions={"devices": self.settings.devices, **self._conditions},
         )
 
     def _measures(self, recipe: Recipe, data: DataSplits, teachers: Sequence[Network] = (),
@@ -226,6 +250,17 @@ class Trainer:
         return metrics
 
 
+def _other_rank(rank: int, settings: Settings, recipe: Recipe, draft: Draft) -> Callable[[], Record]:
+    """What another rank trains in step with :meth:`Trainer._train`; it writes nothing and measures nothing."""
+    trainer = Trainer(settings, rank)
+    data = trainer.builder.data(recipe)
+    student, teachers = trainer._networks(recipe, data)
+    loader = trainer._train_loader(recipe, data)
+    distiller = trainer.builder.distiller(recipe, student, teachers, data.spec, len(loader))
+    torch.set_float32_matmul_precision(recipe.budget["matmul"])
+    return partial(fit, distiller, loader, draft, trainer._loop(recipe), measure={}, observer=Unheard())
+
+
 def _check_weights(recipe: Recipe, network: nn.Module) -> None:
     """The last look: a loss is measured before the step that may have ruined the weights."""
     if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values() if tensor.is_floating_point()):
@@ -242,12 +277,12 @@ def _observed(recipe: Recipe, measure: Mapping[str, Measure]) -> dict[str, Measu
     return {name: function for name, function in measure.items() if name == "val" or recipe.select_on == "test"}
 
 
-def _check_budget(recipe: Recipe, device: torch.device | None) -> None:
+def _check_budget(recipe: Recipe, device: torch.device) -> None:
     budget = recipe.budget
     problems = kernel_problems(budget)
     precisions = {"precision": budget["precision"], "teacher_precision": teaching(recipe).get("precision", "32-true")}
     for key, precision in precisions.items():
-        if precision == "16-mixed" and device is not None and device.type == "cpu":
+        if precision == "16-mixed" and device.type == "cpu":
             problems.append(f"trainer.{key}=16-mixed: CPUs have no half precision; use bf16-mixed")
         if precision not in AUTOCAST:
             problems.append(f"trainer.{key}={precision}: unknown{nearest(str(precision), AUTOCAST)}")
@@ -301,6 +336,7 @@ def environment(settings: Settings, device: torch.device) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+        "devices": settings.devices,
         "threads": settings.threads,
         "host": platform.node(),
     }

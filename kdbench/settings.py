@@ -26,7 +26,10 @@ class Settings:
         trusted: Packages of the user's, whose classes may be used.
         accelerator: ``auto``, ``cpu`` or ``gpu``.
         devices: How many of them a training uses.
-        threads: CPU threads of one training.
+        strategy: ``auto``, ``ddp`` or ``fsdp``: how they work together.
+        workers: Trainings at a time.
+        slot: Which of them this is, from 0; trainings on GPUs each have their own.
+        threads: CPU threads of one process of a training.
         elsewhere: Whether a check is made for other machines, whose devices are not known here.
         eval_batch_size: Samples per batch when measuring.
         checkpoint_every: Seconds between resumable states.
@@ -46,6 +49,9 @@ class Settings:
     trusted: Sequence[str] = ()
     accelerator: str = "auto"
     devices: int = 1
+    strategy: str = "auto"
+    workers: int = 1
+    slot: int = 0
     threads: int = 1
     elsewhere: bool = False
     eval_batch_size: int = 512
@@ -76,12 +82,13 @@ def run_name(chains: Sequence[Chain], *, multirun: bool) -> str:
     return f"{'-'.join(dict.fromkeys(link.name for link in chains[0].links))}-{students[0].digest[:8]}"
 
 
-def make_settings(chains: Sequence[Chain], *, threads: int, multirun: bool) -> Settings:
+def make_settings(chains: Sequence[Chain], *, workers: int, share: int, multirun: bool) -> Settings:
     """The settings of a command; what is not part of an identity is taken from its first job.
 
     Args:
         chains: All jobs.
-        threads: CPU threads of one training, unless ``trainer.threads`` says otherwise.
+        workers: Trainings at a time on one machine.
+        share: Cores of one training, divided among its processes, so that they never fight for one.
         multirun: Whether the command is a sweep.
     """
     config = chains[0].job.config
@@ -97,7 +104,9 @@ def make_settings(chains: Sequence[Chain], *, threads: int, multirun: bool) -> S
         trusted=tuple(config["trust"]),
         accelerator=trainer["accelerator"],
         devices=trainer["devices"],
-        threads=trainer["threads"] or threads,
+        strategy=trainer["strategy"],
+        workers=workers,
+        threads=trainer["threads"] or max(share // max(trainer["devices"], 1), 1),
         eval_batch_size=trainer["eval_batch_size"],
         checkpoint_every=float(trainer["checkpoint_every"]),
         cache=config["cache"]["kind"] == "teacher",

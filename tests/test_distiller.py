@@ -8,9 +8,9 @@ from torch import Tensor
 
 from kdbench.config.build import Builder
 from kdbench.core.errors import ConfigError
-from kdbench.core.types import Batch, DataSpec, ModelOutput, Progress
+from kdbench.core.types import Batch, DataSpec, Mix, ModelOutput, Progress
 from kdbench.criteria import KD, Criterion
-from kdbench.distiller import Distiller
+from kdbench.distiller import Distiller, task_loss
 from kdbench.models.create import create_network
 from kdbench.models.network import Network
 from kdbench.runner import Trainer, check_all
@@ -61,6 +61,33 @@ def test_a_step_changes_nothing_in_the_teacher_not_even_statistics() -> None:
     assert all(parameter.grad is not None for parameter in made.student.parameters())
 
 
+class Asks(Criterion):
+    """Asks both networks about brighter inputs."""
+
+    terms = ("bright",)
+
+    def forward(self, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch) -> dict[str, Tensor]:
+        inputs = (batch.inputs + 0.1).requires_grad_()
+        own, other = student.ask(inputs), teachers[0].ask(inputs)
+        assert own.features.keys() == student.features.keys() == {"stage1"}
+        assert other.features.keys() == {"logits"}
+        assert torch.autograd.grad(other.logits.sum(), inputs)[0].any()
+        self.asked = own.ask(inputs).logits - own.logits
+        return {"bright": (own.logits - other.logits.detach()).square().mean()}
+
+
+def test_a_criterion_asks_again_with_its_own_taps_and_each_sample_is_a_query() -> None:
+    teacher, asks = network(4), Asks()
+    taps = {"asks": {"student": ["stage1"], "teacher": ["logits"]}}
+    made = Distiller(network(), [teacher], {"asks": asks}, weights={"task": 1.0, "bright": 1.0}, taps=taps,
+                     optim=OPTIM, steps_per_epoch=4, max_epochs=2, seed=0)  # fmt: skip
+    made.progress = lambda: Progress(0, 8, 4)  # type: ignore[method-assign]
+    made.train().training_step(BATCH, 0).backward()
+    assert made.teacher_queries == 2 * len(BATCH.target)
+    assert not asks.asked.any()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
 def test_teachers_move_with_the_module() -> None:
     teacher = network(4)
     distiller([teacher]).to(torch.float64)
@@ -79,7 +106,7 @@ def test_the_loss_is_the_weighted_sum_of_raw_terms() -> None:
 def test_averages_weigh_batches_by_their_size_and_start_anew_each_epoch() -> None:
     made = distiller(task=1.0)
     made.student.eval()
-    half = Batch(*(part[:4] for part in BATCH))
+    half = Batch(BATCH.inputs[:4], BATCH.target[:4], BATCH.index[:4])
     losses = [made.training_step(batch, 0).item() for batch in (BATCH, half)]
     assert made.epoch_averages()["train/loss"] == pytest.approx((16 * losses[0] + 4 * losses[1]) / 20)
     made.training_step(half, 0)
@@ -118,6 +145,86 @@ def test_a_criterion_sees_its_own_taps_in_its_own_order() -> None:
     made.progress = lambda: Progress(0, 8, 4)  # type: ignore[method-assign]
     made.training_step(BATCH, 0)
     assert spy.seen == [["stage2", "stage1"], ["stage2"]]
+
+
+class TwoViews(Criterion):
+    """Draws the student's two views together; notes what it was shown."""
+
+    terms = ("two_views",)
+    two_views = True
+
+    def forward(self, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch) -> dict[str, Tensor]:
+        assert student.second is not None
+        self.seen = [student, *teachers]
+        return {"two_views": (student.logits - student.second.logits).square().mean()}
+
+
+def test_every_network_answers_the_second_view_too_where_a_criterion_compares_two() -> None:
+    spy, teacher = TwoViews(), network(4)
+    made = Distiller(
+        network(), [teacher], {"spy": spy}, weights={"task": 1.0, "two_views": 1.0},
+        taps={"spy": {"student": ["stage1"], "teacher": ["stage2"]}}, optim=OPTIM,
+        steps_per_epoch=4, max_epochs=2, seed=0,
+    )  # fmt: skip
+    made.progress = lambda: Progress(0, 8, 4)  # type: ignore[method-assign]
+    other = torch.rand(16, 1, 8, 8)
+    made.training_step(BATCH._replace(second=other), 0).backward()
+    seconds = [output.second for output in spy.seen]
+    assert [list(second.features) for second in seconds if second] == [["stage1"], ["stage2"]]
+    assert seconds[1] is not None
+    assert torch.equal(seconds[1].logits, teacher(other))
+    assert made.teacher_queries == 32
+
+
+def test_a_second_view_is_made_for_a_criterion_that_compares_two_and_for_no_other(outputs: Path) -> None:
+    plain = recipes("assistants=[]", "dataset.augment=crop_flip", outputs=outputs)[-1]
+    criteria = {"views": {"_target_": "tests.test_distiller.TwoViews", "version": 1}}
+    method = {"criteria": criteria, "weights": {"task": 1.0, "two_views": 1.0}, "taps": {}}
+    trainer = Trainer(settings(outputs, trusted=("tests",)))
+    for recipe, wanted in ((plain, False), (replace(plain, method=method), True)):
+        batch = next(iter(trainer._train_loader(recipe, trainer.builder.data(recipe))))
+        assert (batch.second is not None) is wanted
+
+
+MIXED = BATCH._replace(mix=Mix((BATCH.target + 3) % 10, torch.linspace(0, 1, 16)))
+
+
+def test_task_loss_of_mixed_samples_is_that_of_both_labels_by_their_shares() -> None:
+    logits = torch.randn(16, 10, dtype=torch.float64).float()
+    log_p = logits.double().log_softmax(1)
+    assert MIXED.mix is not None
+    expected = [
+        -share * row[own] - (1 - share) * row[other]
+        for row, own, other, share in zip(log_p, MIXED.target, *MIXED.mix, strict=True)
+    ]
+    torch.testing.assert_close(task_loss(logits, MIXED), torch.stack(expected).mean().float())
+
+
+def test_accuracy_counts_the_class_that_most_of_a_mixed_sample_is_of() -> None:
+    assert torch.equal(MIXED.main_target[:8], MIXED.target[:8].add(3) % 10)
+    assert torch.equal(MIXED.main_target[8:], MIXED.target[8:])
+    made = distiller(task=1.0)
+    made.training_step(MIXED, 0)
+    found = made.epoch_averages()["train/acc"]
+    with torch.no_grad():
+        right = made.train().student(MIXED.inputs).argmax(1) == MIXED.main_target
+    assert found == pytest.approx(100 * right.float().mean().item())
+
+
+@pytest.mark.parametrize(("method", "mixes", "refused"), [
+    ("dkd", "[crop,mixup]", "dataset.augment has mixup"),
+    ("lskd_dkd", "cutmix", "dataset.augment has cutmix"),
+    ("dkd", "crop", None),
+    ("kd", "[mixup,cutmix]", None),
+    ("label_smoothing", "mixup", None),
+])  # fmt: skip
+def test_mixing_is_refused_by_what_needs_one_label_and_by_nothing_else(
+    method: str, mixes: str, refused: str | None, outputs: Path
+) -> None:
+    made = recipes("assistants=[]", f"method={method}", f"dataset.augment={mixes}", outputs=outputs)
+    problems, unsuitable = check_all(made, settings(outputs))
+    assert problems == []
+    assert [refused in reason for reason in unsuitable.values()] == ([] if refused is None else [True])  # type: ignore[operator]
 
 
 def test_only_the_head_is_trained_and_the_body_stays_in_eval_mode() -> None:

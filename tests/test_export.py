@@ -19,7 +19,7 @@ from kdbench.core.errors import ConfigError
 from kdbench.core.types import DataSpec
 from kdbench.export import FORMATS, ExportError, Format, export_network, load_exported
 from kdbench.models.create import create_network
-from tests.toy import SHORT
+from tests.toy import SHORT, recipes
 
 DATA = DataSpec("fake", 5, (3, 32, 32), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 
@@ -34,9 +34,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def card(**changes: object) -> dict[str, object]:
-    network = {"_target_": "kdbench.models.cifar_resnet.CifarResNet", "depth": 8, "widths": [16, 16, 32, 64]}
-    plain = {"format": 1, "name": "resnet8", "network": network, "dataset": "fake", "num_classes": 5}
-    return plain | {"input_shape": [3, 32, 32], "digest": "d", "weights": "last"} | changes
+    fake = ("dataset=fake", "dataset.num_classes=5", "teacher=none", "student=resnet8")
+    plain = {"format": 2, "name": "resnet8", "recipe": recipes(*fake, outputs=Path("nowhere"))[-1].to_dict()}
+    return plain | {"dataset": "fake", "num_classes": 5, "digest": "d", "weights": "last"} | changes
 
 
 def resnet() -> nn.Module:

@@ -21,13 +21,13 @@ class _Kind:
 
     Attributes:
         module: Where its ``open_backend(settings, options)`` is.
-        threads: CPU threads of a training, of the node ``sweep``.
+        cores: Of one training, as the node ``sweep`` says.
         package: What must be installed, and the extra that brings it; nothing for what is always there.
         elsewhere: Whether trainings may run on other machines, so that this one's devices say nothing about them.
     """
 
     module: str
-    threads: Callable[[Mapping[str, Any]], float]
+    cores: Callable[[Mapping[str, Any]], float]
     package: tuple[str, str] | None = None
     elsewhere: bool = False
 
@@ -64,9 +64,10 @@ def check_backend(sweep: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def threads_of(sweep: Mapping[str, Any]) -> int:
-    """CPU threads that a training gets, if ``trainer.threads`` does not say."""
-    return max(int(BACKENDS[sweep["backend"]].threads(sweep)), 1)
+def room(sweep: Mapping[str, Any]) -> dict[str, int]:
+    """How many ``workers`` one machine has beside each other, and the cores that are each one's ``share``."""
+    kind = BACKENDS[sweep["backend"]]
+    return {"workers": 1 if kind.elsewhere else sweep["workers"], "share": max(int(kind.cores(sweep)), 1)}
 
 
 def open_backend(sweep: Mapping[str, Any], settings: Settings) -> Backend:

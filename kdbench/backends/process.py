@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, Self
 
@@ -72,6 +72,7 @@ class _Worker:
     connection: Connection
     parent: Connection
     recipe: Recipe
+    slot: int
     outcome: Outcome | None = None
 
 
@@ -127,8 +128,10 @@ class ProcessBackend:
 
     def start(self, node: Node) -> None:
         """Forks a process for it."""
-        process, connection, parent = self._server.start(_work, node, self._settings)
-        self._running.append(_Worker(process, connection, parent, node.recipe))
+        taken = {worker.slot for worker in self._running}
+        slot = min({*range(len(taken) + 1)} - taken)
+        process, connection, parent = self._server.start(_work, node, replace(self._settings, slot=slot))
+        self._running.append(_Worker(process, connection, parent, node.recipe, slot))
 
     def poll(self, board: Board) -> dict[str, Outcome]:
         """Waits up to 0.2 s for messages."""

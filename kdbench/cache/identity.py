@@ -8,7 +8,8 @@ from typing import Any
 
 from kdbench.core.recipe import Recipe, digest_of
 
-VIEW_KEYS = ("augment", "padding", "view_seed")  # of a dataset: without views they say nothing about pixels
+FORMAT = 1  # bump when rows are kept in another form: what was kept before is asked for again
+VIEW_KEYS = ("augment", "view_seed")  # of a dataset: without views they say nothing about pixels
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Pass:
 
     def facts(self, conditions: Mapping[str, Any]) -> dict[str, Any]:
         """Everything above with what bit identity holds under: threads, libraries, device."""
-        return {**asdict(self), "conditions": dict(conditions)}
+        return {"format": FORMAT, **asdict(self), "conditions": dict(conditions)}
 
     def name(self, conditions: Mapping[str, Any]) -> str:
         """Of the pass among those of its teacher, e.g. ``train-view3-0a1b2c3d4e5f``."""
@@ -56,7 +57,7 @@ def teaching(recipe: Recipe) -> Mapping[str, Any]:
 
 def has_views(recipe: Recipe) -> bool:
     """Whether training images differ from epoch to epoch."""
-    return recipe.data["augment"] != "none"
+    return "none" not in recipe.data["augment"]
 
 
 def view_of(recipe: Recipe, epoch: int) -> int | None:

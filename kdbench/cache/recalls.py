@@ -23,11 +23,14 @@ def make_recalls(recipe: Recipe, teachers: Sequence[Network], loader: TrainLoade
     Nothing is asked or read yet.
 
     Raises:
-        UnsuitableError: A lossy cache is part of the recipe, and a criterion reads features that are not kept.
+        UnsuitableError: A lossy cache is part of the recipe, and a criterion reads features that are not kept; or one
+            compares two views of each sample.
     """
     lossy = [f"cache.{key}={teaching(recipe)[key]}" for key in ("dtype", "top_k") if key in teaching(recipe)]
     if not (cache.on_disk or lossy):
         return (None,) * len(teachers)
+    if loader.two_views:
+        raise UnsuitableError(f"{recipe.chain()}: its method compares two views, a cache keeps one; take cache=none")
     recalls = []
     for teacher, of in zip(teachers, recipe.teachers, strict=True):
         taps = _taps(recipe, teacher)

@@ -25,7 +25,7 @@ At = Callable[[Tensor], Batch]  # the samples at some positions of a split
 
 
 def answers(network: Network, positions: Tensor, at: At, asked: Pass) -> Rows:
-    """The network's ``logits`` and taps at some positions of a split, in eval mode, on its device.
+    """The network's ``logits`` and ``tap.NAME``s at some positions of a split, in eval mode, on its device.
 
     Raises:
         Stopped: A signal asked for it.
@@ -40,7 +40,8 @@ def answers(network: Network, positions: Tensor, at: At, asked: Pass) -> Rows:
                 inputs = at(chosen).inputs
                 with torch.autocast(inputs.device.type, dtype=amp, enabled=amp is not None):
                     output = reader(inputs)
-                parts.append({"logits": output.logits, **output.features})
+                features = {f"tap.{name}": values for name, values in output.features.items()}
+                parts.append({"logits": output.logits, **features})
     finally:
         reader.close()
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -208,7 +209,7 @@ class CachedTeacher:
         asked = self._asked_in(epoch)
         places = torch.searchsorted(self._index, batch.index)
         rows = {name: values[places] for name, values in self._rows.items()}
-        return ModelOutput(unpack_logits(rows, self._classes), {name: widened(rows[name]) for name in asked.taps})
+        return ModelOutput(unpack_logits(rows, self._classes), {tap: widened(rows[f"tap.{tap}"]) for tap in asked.taps})
 
     def _asked_in(self, epoch: int) -> Pass:
         """What is asked in an epoch, with its rows opened."""

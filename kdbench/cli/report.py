@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdbench.cli.arguments import Parser
+from kdbench.report.arms import arm_table
 from kdbench.report.collect import find_run
 from kdbench.report.console import make_console, print_columns, print_line
-from kdbench.report.tables import arm_table, as_columns
+from kdbench.report.tables import as_columns
 from kdbench.report.words import plain, sentences
 
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdbench.backends import check_backend, open_backend, runs_elsewhere, threads_of, walk
+from kdbench.backends import check_backend, open_backend, room, runs_elsewhere, walk
 from kdbench.cache.savings import savings
 from kdbench.cli.hydra_app import hydra_app
-from kdbench.cli.report import show_report
 from kdbench.cli.show import Live, cache_notes, show_plan, show_results, write_run
 from kdbench.config.checks import TRAINER_KEYS
 from kdbench.config.compose import Composer
@@ -121,7 +120,7 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool, command: str = "") -> Resul
         return Result(DONE, plan, store)
     in_workers = multirun or runs_elsewhere(config["sweep"])
     sweep = config["sweep"] if in_workers else {**config["sweep"], "workers": 1}
-    settings = make_settings(plan.chains, threads=threads_of(sweep), multirun=multirun)
+    settings = make_settings(plan.chains, **room(sweep), multirun=multirun)
     outcomes = execute(plan, settings, sweep if in_workers else None)
     try:
         write_run(plan, outcomes, settings, command)
@@ -129,6 +128,8 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool, command: str = "") -> Resul
         print_line(make_console(), f"note: no record of this run in {settings.run_dir}: {error.strerror}")
     show_results(plan, outcomes, settings)
     if config["study"]["name"] != NONE:
+        from kdbench.cli.report import show_report  # needs NumPy, which help and configs do not
+
         show_report(settings.run_dir)
     failed = any(outcome.status in ("failed", "stopped") for outcome in outcomes.values())
     return Result(FAILED if failed else DONE, plan, store)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from kdbench.backends import runs_elsewhere, threads_of
+from kdbench.backends import room, runs_elsewhere
 from kdbench.cli.arguments import Parser
 from kdbench.cli.run import Result, execute, objective_split, plan_jobs
 from kdbench.cli.show import write_run
@@ -107,7 +107,7 @@ def _prepare(composer: Composer, overrides: Sequence[str]) -> _Task:
     splits = {objective_split(chain.links[-1].recipe) for chain in plan.chains}
     if len(splits) > 1 or (splits == {"test"} and config["protocol"]["name"] == "clean"):
         raise ConfigError("a search chooses on validation: leave dataset.val_fraction above 0, and select_on alone")
-    settings = make_settings(plan.chains, threads=threads_of(config["sweep"]), multirun=True)
+    settings = make_settings(plan.chains, **room(config["sweep"]), multirun=True)
     _check_buildable(plan, replace(settings, elsewhere=runs_elsewhere(config["sweep"])))
     identity = [plan.chains[0].links[-1].recipe.digest, [vars(dimension) for dimension in space], preset["seed"]]
     folder = settings.outputs / "runs" / f"search-{digest_of(identity)[:8]}"

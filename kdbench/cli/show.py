@@ -29,8 +29,8 @@ def show_plan(plan: Plan, notes: Sequence[str] = ()) -> None:
     """One line per network; then the notes of chains and ``notes``, and which overrides which arms did not have."""
     console = make_console()
     rows = [
-        PlanRow(node.state, node.role, node.recipe.chain(), method_name(node.recipe), node.recipe.epochs,
-                node.recipe.seed, digest)
+        PlanRow(node.state, node.role, node.recipe.chain(), method_name(node.recipe),
+                node.recipe.phase_epochs[-1], node.recipe.seed, digest, node.recipe.phase_epochs[:-1])
         for digest, node in plan.nodes.items()
     ]  # fmt: skip
     print_plan(rows, console)

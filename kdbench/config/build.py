@@ -12,20 +12,22 @@ import torch
 
 from kdbench.config.source import ROLE_KEYS, TEACHER_KEYS
 from kdbench.core.errors import ConfigError, nearest
+from kdbench.core.phases import Phase
 from kdbench.core.recipe import Recipe
 from kdbench.core.seeds import derive_seed
 from kdbench.core.taps import expand_taps
 from kdbench.core.targets import check_arguments, resolve_target
-from kdbench.core.types import DataSpec
-from kdbench.criteria.base import Criterion
+from kdbench.core.types import DataSpec, NetworkSpec
+from kdbench.criteria.base import Criterion, Teachers
 from kdbench.data.catalog import describe
 from kdbench.data.load import DataSplits, load_data
+from kdbench.data.view_options import mixes_of
 from kdbench.distiller import TASK, Distiller, Recall
 from kdbench.metrics.base import Evaluation
 from kdbench.models.create import create_network
 from kdbench.models.network import Network
 from kdbench.models.pretrained import pretrained_classes
-from kdbench.models.probe import TapRow, describe_taps, dry_run, probe
+from kdbench.models.probe import TapRow, describe_taps, dry_run, modules_after, probe
 from kdbench.models.weights import classes_of, known_heads, load_weights, read_checkpoint
 from kdbench.store import Entry, Store
 
@@ -104,11 +106,30 @@ class Builder:
     def trained(self, digest: str) -> Network:
         """A network of the store with its selected weights."""
         entry = self._entry(digest)
-        config = _without_weights(entry.recipe.network["config"])
-        spec = _spec_without_pixels(entry.recipe.data)
-        network = create_network(config, spec, name=entry.recipe.name, seed=0, trusted=self._trusted)
+        network = self.shell(entry.recipe)
         network.load_state_dict(entry.weights())
         return _in_layout(network, entry.recipe)
+
+    def shell(self, recipe: Recipe) -> Network:
+        """What a recipe's training deploys, before its weights are loaded; from the recipe alone."""
+        config, spec = _without_weights(recipe.network["config"]), _spec_without_pixels(recipe.data)
+        network = create_network(config, spec, name=recipe.name, seed=0, trusted=self._trusted)
+        if self._deploying(recipe):
+            self._graft(recipe, network, [self.shell(teacher) for teacher in recipe.teachers], spec)
+        return network
+
+    def _deploying(self, recipe: Recipe) -> list[str]:
+        """Names of the criteria that change the network."""
+        criteria = (recipe.method or {"criteria": {}})["criteria"]
+        return [name for name, config in criteria.items()
+                if resolve_target(config["_target_"], base=Criterion, trusted=self._trusted).deploys]  # fmt: skip
+
+    def _graft(self, recipe: Recipe, student: Network, teachers: Sequence[Network], data: DataSpec) -> None:
+        """Gives the student the parts that its criteria deploy."""
+        for name in self._deploying(recipe):
+            with self._criterion(recipe, name, student, teachers, data) as (criterion, own, others):
+                student.graft(*criterion.parts(own, others, data))
+            _in_layout(student, recipe)
 
     def check_fit(self, network: Network, spec: DataSpec) -> None:
         """A teacher may have been trained on other data; what it teaches on must fit it all the same.
@@ -143,36 +164,82 @@ class Builder:
             return {}
         criteria: dict[str, Criterion] = {}
         for name, config in recipe.method["criteria"].items():
-            taps = recipe.method["taps"].get(name, {"student": (), "teacher": ()})
-            own = probe(student, expand_taps(student, taps["student"]), data)
-            others = [probe(teacher, expand_taps(teacher, taps["teacher"]), data) for teacher in teachers]
-            with forked_rng(recipe.seed, "criterion", name):
-                criterion = instantiate(config, base=Criterion, where=f"method.criteria.{name}", trusted=self._trusted)
-                try:
-                    criterion.setup(own, others, data)
-                except ConfigError as error:
-                    raise UnsuitableError(f"{recipe.chain()}: {problem}" for problem in error.problems) from error
+            with self._criterion(recipe, name, student, teachers, data) as (criterion, own, others):
+                _check_labels(name, criterion, recipe)
+                criterion.setup(own, others, data)
             if config["version"] != criterion.version:
                 raise ConfigError(f"method.criteria.{name}.version={config['version']}: the code is version "
                                   f"{criterion.version}; set it in the YAML, the numbers have changed")  # fmt: skip
             criteria[name] = criterion
-        _check_terms(criteria, recipe.method["weights"])
+        if _with_peer(criteria) and any(teacher.network["train"] != "random" for teacher in recipe.teachers):
+            raise ConfigError(f"{recipe.chain()}: two networks that learn together both start from random weights; "
+                              "use method.guidance=peer, or teacher.train=random")  # fmt: skip
+        _check_terms(criteria, recipe.method)
         return criteria
+
+    @contextmanager
+    def _criterion(self, recipe: Recipe, name: str, student: Network, teachers: Sequence[Network],
+                   data: DataSpec) -> Iterator[tuple[Criterion, NetworkSpec, list[NetworkSpec]]]:  # fmt: skip
+        """A criterion and what it sees of the networks; draws inside are its own, and what it refuses is the pair."""
+        assert recipe.method is not None
+        taps = recipe.method["taps"].get(name, {"student": (), "teacher": ()})
+        own = probe(student, expand_taps(student, taps["student"]), data)
+        others = [probe(teacher, expand_taps(teacher, taps["teacher"]), data) for teacher in teachers]
+        config = recipe.method["criteria"][name]
+        with forked_rng(recipe.seed, "criterion", name):
+            criterion = instantiate(config, base=Criterion, where=f"method.criteria.{name}", trusted=self._trusted)
+            try:
+                yield criterion, own, others
+            except ConfigError as error:
+                raise UnsuitableError(f"{recipe.chain()}: {problem}" for problem in error.problems) from error
+
+    def _phases(self, recipe: Recipe, student: Network, criteria: Mapping[str, Criterion],
+                data: DataSpec) -> list[Phase]:  # fmt: skip
+        """What comes before the training proper, with the parts of the student that stay as they are."""
+        phases = (recipe.method or {}).get("phases", {})
+        if phases and recipe.network["train"] == "head":
+            raise ConfigError(f"{recipe.name}: a method in phases trains the whole network, not the head alone")
+        made = []
+        for name, phase in phases.items():
+            where, frozen = f"method.phases.{name}", {"student": (), "criteria": ("",)}.get(phase["train"])
+            if frozen is None:
+                assert recipe.method is not None
+                counted = [key for key, criterion in criteria.items() if {*criterion.terms} & phase["weights"].keys()]
+                read = [tap for key in counted for tap in recipe.method["taps"].get(key, {}).get("student", ())]
+                if not read:
+                    raise ConfigError(f"{where}.train=taps: its terms read no tap of the student; use train=student")
+                frozen = modules_after(student, expand_taps(student, read), data)
+            made.append(Phase(phase["epochs"], phase["weights"], phase["optim"], frozen, f"{where}.optim"))
+        return made
+
+    def two_views(self, recipe: Recipe) -> bool:
+        """Whether a criterion of the recipe compares two views of each sample."""
+        nodes = {} if recipe.method is None else recipe.method["criteria"]
+        return any(resolve_target(node["_target_"], base=Criterion, trusted=self._trusted).two_views
+                   for node in nodes.values())  # fmt: skip
 
     def distiller(self, recipe: Recipe, student: Network, teachers: Sequence[Network], data: DataSpec,
                   steps_per_epoch: int, recalls: Sequence[Recall | None] = ()) -> Distiller:  # fmt: skip
-        """The recipe's training, ready to fit; ``recalls`` answer in place of the teachers."""
+        """The recipe's training, ready to fit; ``recalls`` answer in place of the teachers.
+
+        The student is given the parts that its method deploys.
+        """
         assert recipe.optim is not None
+        self._graft(recipe, student, teachers, data)
         method = recipe.method or {"weights": {TASK: 1.0}, "taps": {}}
+        criteria = self.criteria(recipe, student, teachers, data)
+        if _with_peer(criteria):
+            teachers, recalls = (), ()
         return Distiller(
             student,
             teachers,
-            self.criteria(recipe, student, teachers, data),
+            criteria,
             weights=method["weights"],
             taps=method["taps"],
             optim=recipe.optim,
             steps_per_epoch=steps_per_epoch,
-            max_epochs=recipe.epochs,
+            max_epochs=recipe.phase_epochs[-1],
+            before=self._phases(recipe, student, criteria, data),
             seed=recipe.seed,
             only=known_heads(student) if recipe.network["train"] == "head" else (),
             recalls=recalls,
@@ -180,6 +247,7 @@ class Builder:
             ema=recipe.budget["ema"],
             compile_mode=recipe.budget["compile"],
             trusted=self._trusted,
+            synchronised="replicas" not in recipe.budget,
         )
 
 
@@ -202,17 +270,40 @@ def _in_layout(network: Network, recipe: Recipe) -> Network:
     return network.to(memory_format=LAYOUTS[layout])
 
 
-def _check_terms(criteria: Mapping[str, Criterion], weights: Mapping[str, Any]) -> None:
+def _with_peer(criteria: Mapping[str, Criterion]) -> bool:
+    """Whether the network above learns together with the student.
+
+    Raises:
+        ConfigError: Some criteria want it for a teacher.
+    """
+    peers = [name for name, criterion in criteria.items() if criterion.teachers is Teachers.PEER]
+    others = [name for name, criterion in criteria.items() if criterion.teachers not in (Teachers.PEER, Teachers.NONE)]
+    if peers and others:
+        raise ConfigError(f"method.criteria: {', '.join(peers)} learns together with the network above, "
+                          f"{', '.join(others)} wants a trained one; choose one of them")  # fmt: skip
+    return bool(peers)
+
+
+def _check_labels(name: str, criterion: Criterion, recipe: Recipe) -> None:
+    if criterion.one_label and (mixes := mixes_of(recipe.data["augment"])):
+        raise ConfigError(f"{name} needs samples of one class each, but dataset.augment has {', '.join(mixes)}: "
+                          f"leave {'it' if len(mixes) == 1 else 'them'} out, or choose another method")  # fmt: skip
+
+
+def _check_terms(criteria: Mapping[str, Criterion], method: Mapping[str, Any]) -> None:
+    phases = method.get("phases", {})
+    weights = {"method": method["weights"]} | {f"method.phases.{name}": phases[name]["weights"] for name in phases}
     owner: dict[str, str] = {}
     for name, criterion in criteria.items():
         for term in criterion.terms:
             if term in owner:
                 raise ConfigError(f"method.criteria: {owner[term]} and {name} both give a term {term!r}")
             owner[term] = name
-    for term in weights:
+    weighed = {term: where for where, terms in weights.items() for term in terms}
+    for term, where in weighed.items():
         if term not in (TASK, *owner):
-            raise ConfigError(f"method.weights.{term}: no criterion gives this term{nearest(term, [TASK, *owner])}")
-    if missing := [term for term in (TASK, *owner) if term not in weights]:
+            raise ConfigError(f"{where}.weights.{term}: no criterion gives this term{nearest(term, [TASK, *owner])}")
+    if missing := [term for term in (TASK, *owner) if term not in weighed]:
         raise ConfigError(f"method.weights: no weight for {', '.join(missing)}; give one, 0 to leave it out")
 
 

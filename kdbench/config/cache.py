@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kdbench.core.errors import nearest
+from kdbench.data.view_options import mixes_of
 
 KINDS = ("none", "teacher")
 DTYPES = ("float32", "float16")
@@ -16,6 +17,8 @@ def cache_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"cache.kind={cache['kind']}: unknown{nearest(str(cache['kind']), KINDS)}"
     if cache["kind"] != "teacher":
         return
+    if isinstance(config["dataset"]["augment"], Mapping) and (mixes := mixes_of(config["dataset"]["augment"])):
+        yield f"cache=teacher: {', '.join(mixes)} makes images that come only once; leave it out, or take cache=none"
     if cache["dtype"] not in DTYPES:
         yield f"cache.dtype={cache['dtype']}: unknown{nearest(str(cache['dtype']), DTYPES)}"
     if cache["check"] < 0:
@@ -32,6 +35,6 @@ def teaching_of(hop: Mapping[str, Any]) -> dict[str, Any]:
     found = {} if own in (None, hop["trainer"]["precision"]) else {"precision": own}
     if cache["kind"] == "none":
         return found
-    if cache["views"] is not None and hop["dataset"]["augment"] != "none":
+    if cache["views"] is not None and "none" not in hop["dataset"]["augment"]:
         found |= {"views": cache["views"]} if cache["views"] < hop["trainer"]["max_epochs"] else {}
     return found | {key: cache[key] for key, exact in (("dtype", "float32"), ("top_k", None)) if cache[key] != exact}

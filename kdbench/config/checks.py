@@ -48,7 +48,7 @@ def coerce(key: str, default: Any, value: Any) -> tuple[Any, str | None]:
             default = None if value is None else example
     if default is None:
         return value, None
-    is_weight = key.startswith("method.weights.") and key.count(".") == 2  # a number or a schedule
+    is_weight = key.startswith("method.") and key.split(".")[-2] == "weights"  # a number or a schedule
     if (isinstance(default, float) or is_weight) and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value), None
     if is_weight and isinstance(value, Mapping):
@@ -80,7 +80,8 @@ def option_problems(composer: Composer, setting: Setting) -> list[str]:
             problems.append(f"{group}={name}: unknown{nearest(name, [*composer.options(group), *origins])}")
     keys = [node_name(name) for name in names]
     if doubled := sorted({key for key in keys if keys.count(key) > 1}):
-        problems.append(f"{setting.text}: {', '.join(doubled)} named twice; a chain names each network once")
+        reason = "; a chain names each network once" if group == "assistants" else ""
+        problems.append(f"{setting.text}: {', '.join(doubled)} named twice{reason}")
     return problems
 
 
@@ -91,6 +92,17 @@ def unknown_key(key: str, configs: Iterable[Mapping[str, Any]], groups: Iterable
     if depth:
         return f"{key}: no such key{nearest(parts[depth], map(str, node))}"
     return f"{key}: no such key or group{nearest(parts[0], {*map(str, node), *groups})}"
+
+
+def not_chosen(key: str, composer: Composer, configs: Iterable[Mapping[str, Any]]) -> str | None:
+    """The error line of a key of an option that exists but is not in its list, if it is one."""
+    for group in LISTED_GROUPS:
+        place = group.replace("/", ".")
+        name = key.removeprefix(f"{place}.").partition(".")[0]
+        if (key.startswith(f"{place}.") and composer.has_option(group, name)
+                and not any(lookup(config, f"{place}.{name}")[0] for config in configs)):  # fmt: skip
+            return f"{key}: {name} is not chosen; add it: {place}=[...,{name}]"
+    return None
 
 
 def _deepest(parts: list[str], config: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:

@@ -30,7 +30,7 @@ OmegaConf.register_new_resolver(
     "complement", lambda key, *, _root_: round(1.0 - OmegaConf.select(_root_, key), 12), replace=True
 )
 
-LISTED_GROUPS = ("assistants", "logger", "eval")  # a list of options, each under a key of its own
+LISTED_GROUPS = ("assistants", "logger", "eval", "dataset/augment")  # a list of options, each under a key of its own
 
 
 @dataclass(frozen=True)

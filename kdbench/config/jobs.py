@@ -15,13 +15,13 @@ from kdbench.config.checks import (
     conflicts,
     hop_problems,
     network_names,
+    not_chosen,
     option_problems,
     unknown_key,
 )
 from kdbench.config.compose import Composer, Setting, is_deletion, lookup
 from kdbench.config.studies import NONE, Arm, Study, merged
 from kdbench.core.errors import ConfigError, Problems
-from kdbench.data.survey import complete
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,8 @@ def with_data(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _with_data(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    from kdbench.data.survey import complete  # needs NumPy, which help and configs do not
+
     return {**config, "dataset": complete(config["dataset"], Path(config["paths"]["data"]).expanduser())}
 
 
@@ -216,7 +218,8 @@ def make_jobs(composer: Composer, overrides: Sequence[str], *, multirun: bool = 
     arms = study.arms() if study and not checker.problems else [Arm("", (), {})]
     jobs, given = [], {}
     for arm, typed in itertools.product(arms, itertools.product(*axes)):
-        settings = merged(arm.settings.values(), typed, checker.groups)
+        own = [_as_group(setting, checker.groups) for setting in arm.settings.values()]
+        settings = merged(own, typed, checker.groups)
         given |= {setting.text: setting for setting in settings}
         if job := _make_job(checker, settings):
             jobs.append(replace(job, arm=arm.name))
@@ -321,4 +324,5 @@ def _report_unused(checker: _Checker, settings: Iterable[Setting], used: set[str
         if key.startswith("hops."):
             checker.report(hop_problems(setting, chains))
         elif key not in used and not any(lookup(plain, key)[0] for plain in plains):
-            checker.report([unknown_key(key, plains, checker.groups)])
+            line = not_chosen(key, checker.composer, plains) or unknown_key(key, plains, checker.groups)
+            checker.report([line])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from kdbench.config.checks import BUDGET_KEYS
 from kdbench.config.jobs import Job
 from kdbench.config.source import NONE, ROLE_KEYS, TEACHER_KEYS
 from kdbench.core.errors import ConfigError, Problems, StoreError, nearest
+from kdbench.core.phases import resolve_phases
 from kdbench.core.recipe import Recipe, topological
 from kdbench.data.catalog import IDENTITY_EXCLUDES
 
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
     from kdbench.store import Store
 
 GENERATION = 10_000  # between the seeds of two generations: each starts from other weights, far from other replicates
+PEER = 5_000  # between the seeds of two networks that learn together: equal ones from equal weights would stay equal
+NOT_TRAINED = {
+    "max_epochs": 0, "batch_size": 0, "limit_train_batches": None, "clip": None, "ema": None, "compile": None,
+}  # fmt: skip
 TRAIN = ("auto", "full", "head", "none", "random")
-GUIDANCE = ("chain", "dense", "none")
+GUIDANCE = ("chain", "dense", "none", "peer")
 SELECT_ON = ("last", "val", "test")
 
 
@@ -101,6 +106,11 @@ class ChainBuilder:
         if not job.arm and not links[-1].recipe.teachers and method["guidance"] != "none" and method["criteria"]:
             notes.append(f"no teacher: {links[-1].name} is trained from scratch, without the method")
         needed = set(topological([links[-1].recipe]))
+        peers = {link.recipe: _peer(link.recipe) for link in links if link.recipe not in needed}
+        links = [replace(link, recipe=peers.get(link.recipe, link.recipe)) for link in links]
+        if learning := [link.name for link in links if link.recipe in needed & set(peers.values())]:
+            notes.append(f"{', '.join(learning)}: learns together with the network below, from other random weights, "
+                         "and is not kept; its row shows where it starts")  # fmt: skip
         if unneeded := [link.name for link in links if link.recipe not in needed]:
             notes.append(f"{', '.join(dict.fromkeys(unneeded))}: teaches nobody here, and is not trained")
         return Chain(job, tuple(link for link in links if link.recipe in needed), files, tuple(notes))
@@ -109,6 +119,8 @@ class ChainBuilder:
         guidance = job.hop(name)["method"]["guidance"]
         if guidance == "dense":
             return tuple(recipe for group in above for recipe in group)
+        if guidance == "peer":
+            return tuple(map(_peer, above[-1])) if above else ()
         return above[-1] if above and guidance == "chain" else ()
 
     def _link(
@@ -242,18 +254,31 @@ def _train(role: str, node: Mapping[str, Any], brings: bool, classes: int | None
     return train
 
 
+def _peer(recipe: Recipe) -> Recipe:
+    """The same network before its training, from weights of its own: where one that learns together starts."""
+    if not recipe.epochs:
+        return recipe
+    return replace(recipe, network={**recipe.network, "train": "random"}, method=None, optim=None, select_on="last",
+                   budget={**recipe.budget, **NOT_TRAINED}, seed=recipe.seed + PEER, teachers=())  # fmt: skip
+
+
 def _recipe(name: str, component: Mapping[str, Any], init: Mapping[str, Any] | None, train: str,
             hop: Mapping[str, Any], node: Mapping[str, Any], teachers: tuple[Recipe, ...]) -> Recipe:  # fmt: skip
     used_as_is = train in ("none", "random")
     data = {key: value for key, value in hop["dataset"].items() if key not in IDENTITY_EXCLUDES}
     if not hop["protocol"]["validation"]:
         data["val_fraction"] = 0.0
-    budget = {key: hop["trainer"][key] for key in BUDGET_KEYS}
+    trainer = hop["trainer"]
+    budget = {key: trainer[key] for key in BUDGET_KEYS}
+    if trainer["devices"] > 1 and not trainer["sync_batchnorm"] and not used_as_is:
+        budget["replicas"] = trainer["devices"]  # of each BatchNorm, with statistics of its own
     if used_as_is:
-        budget.update(max_epochs=0, batch_size=0, limit_train_batches=None, clip=None, ema=None, compile=None)
+        budget.update(NOT_TRAINED)
     method = None
     if (teachers or hop["method"]["guidance"] == "none") and hop["method"]["criteria"] and not used_as_is:
         method = {key: hop["method"][key] for key in ("criteria", "weights", "taps")}
+        if phases := resolve_phases(hop["method"].get("phases", {}), budget["max_epochs"]):
+            method["phases"] = phases
         if teachers and (teaching := teaching_of(hop)):
             method["teaching"] = teaching
     return Recipe(

@@ -213,6 +213,7 @@ def merged(arm: Iterable[Setting], typed: Sequence[Setting], groups: Iterable[st
     kept = [
         setting
         for setting in arm
-        if setting.key not in keys and not any(setting.key.startswith(f"{group}.") for group in chosen)
+        if setting.key not in keys
+        and not any(setting.key.replace("/", ".").startswith(f"{group}.") for group in chosen)
     ]
     return (*kept, *typed)

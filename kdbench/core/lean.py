@@ -2,8 +2,8 @@
 
 Lightning needs torchmetrics, and torchmetrics imports, with all of its metrics, whatever libraries of
 :data:`UNUSED` are installed: torchvision's models and with them the compiler, matplotlib, scipy, transformers. None of
-the metrics that need them is used here, so torchmetrics is told that they are absent. They stay importable for everybody
-else. The command and its workers do this; whoever imports kdbench as a library is left alone.
+the metrics that need them is used here, so torchmetrics is told that they are absent. They stay importable
+for everybody else. The command and its workers do this; whoever imports kdbench as a library is left alone.
 """
 
 from __future__ import annotations

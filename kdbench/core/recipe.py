@@ -39,8 +39,8 @@ class Recipe:
     Attributes:
         network: Name, ``_target_`` and arguments of the network, where its weights start, what of it is trained.
         data: Dataset, version, split, corruption and views.
-        method: Criteria, weights and taps, and ``teaching`` where teachers do not answer exactly and in the student's
-            precision; ``None`` for the task loss alone.
+        method: Criteria, weights and taps; ``phases`` where there are any; ``teaching`` where teachers do not answer
+            exactly and in the student's precision; ``None`` for the task loss alone.
         optim: Optimiser and schedule; ``None`` for a network that is used as it is.
         budget: Epochs, global batch, precision, layout, clipping, EMA: what else changes the weights.
         select_on: Which weights teach, are tested and exported: ``last``, ``val`` (best on validation) or ``test``.
@@ -63,9 +63,15 @@ class Recipe:
         return str(self.network["name"])
 
     @property
+    def phase_epochs(self) -> tuple[int, ...]:
+        """Epochs of each phase, the last being the training proper."""
+        before = (self.method or {}).get("phases", {})
+        return *(int(phase["epochs"]) for phase in before.values()), int(self.budget["max_epochs"])
+
+    @property
     def epochs(self) -> int:
-        """Epochs to train; 0 for a network that is used as it is."""
-        return int(self.budget["max_epochs"])
+        """Epochs to train in all; 0 for a network that is used as it is."""
+        return sum(self.phase_epochs)
 
     @cached_property
     def digest(self) -> str:

@@ -18,9 +18,9 @@ _requested: list[int] = []  # process-wide by nature, as signals are
 _asked_at: list[float] = []
 
 
-def stop_requested() -> bool:
-    """Whether a signal has asked this process to stop."""
-    return bool(_requested)
+def stop_signal() -> int:
+    """The signal that has asked this process to stop, 0 if none has."""
+    return _requested[0] if _requested else 0
 
 
 def raise_if_stopped() -> None:

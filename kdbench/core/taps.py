@@ -34,10 +34,12 @@ def expand_taps(network: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     """``names`` with those that stand for several replaced by what they mean in ``network``.
 
     ``stages`` is every stage, ``stages.preact`` each before its last activation, ``last_stage`` the deepest: so one
-    config serves networks of any number of stages.
+    config serves networks of any number of stages. ``last_map`` is nothing where no global average pooling follows.
     """
-    stages = [name for name in getattr(network, "taps", {}) if re.fullmatch(r"stage\d+", name)]
+    canonical = getattr(network, "taps", {})
+    stages = [name for name in canonical if re.fullmatch(r"stage\d+", name)]
     groups = {"stages": stages, "stages.preact": [f"{stage}.preact" for stage in stages], "last_stage": stages[-1:]}
+    groups["last_map"] = ["last_map"] if "last_map" in canonical else []
     return tuple(tap for name in names for tap in groups.get(name, [name]))
 
 
@@ -113,7 +115,7 @@ class TapReader:
                 )
             features[name] = value
         self._features = {}
-        return ModelOutput(logits, features)
+        return ModelOutput(logits, features, self)
 
     def close(self) -> None:
         """Removes the hooks."""

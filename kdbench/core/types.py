@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+class Mix(NamedTuple):
+    """What every sample of a batch was mixed with.
+
+    Attributes:
+        target: Class of the partner, `(B,)` int64.
+        share: Part of the sample itself that is left, in [0, 1], `(B,)` float32.
+    """
+
+    target: Tensor
+    share: Tensor
 
 
 class Batch(NamedTuple):
@@ -17,11 +29,45 @@ class Batch(NamedTuple):
         inputs: For images: pixels in [0, 1], `(B, C, H, W)` float32, not normalised; each network normalises itself.
         target: Class of each sample, `(B,)` int64.
         index: Position of each sample in the full training set, `(B,)` int64; identifies it across epochs.
+        second: Another view of the same samples, as ``inputs``; where a criterion asks for it.
+        mix: What was mixed into ``inputs``, by mixup or CutMix; ``None`` where every sample is of one class.
     """
 
     inputs: Tensor
     target: Tensor
     index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride] (tuple.index is of no use here)
+    second: Tensor | None = None
+    mix: Mix | None = None
+
+    def rows(self, part: slice) -> Batch:
+        """These samples of the batch alone."""
+        second = None if self.second is None else self.second[part]
+        mix = None if self.mix is None else Mix(*(each[part] for each in self.mix))
+        return Batch(self.inputs[part], self.target[part], self.index[part], second, mix)
+
+    def over_labels(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        r"""A loss under the label of each sample: :math:`\lambda \ell(y) + (1 - \lambda) \ell(y')` where two are mixed.
+
+        Args:
+            loss: From classes, `(B,)` int64, to something per sample, `(B, ...)`.
+
+        Returns:
+            `(B, ...)`.
+        """
+        own = loss(self.target)
+        if self.mix is None:
+            return own
+        share = self.mix.share.view(-1, *[1] * (own.dim() - 1))
+        return share * own + (1 - share) * loss(self.mix.target)
+
+    @property
+    def main_target(self) -> Tensor:
+        """Class that most of each sample is of, `(B,)` int64."""
+        return self.target if self.mix is None else self.target.where(self.mix.share >= 0.5, self.mix.target)
+
+
+def _nobody(inputs: Tensor) -> ModelOutput:
+    raise NotImplementedError("no network stands behind this output that could be asked about other inputs")
 
 
 class ModelOutput(NamedTuple):
@@ -30,10 +76,15 @@ class ModelOutput(NamedTuple):
     Attributes:
         logits: Unnormalised scores, `(B, C)`.
         features: The activation at each tap that was asked for, by the tap's name.
+        ask: Runs the same network on other inputs, in its mode and under the caller's gradient mode: what attacks,
+            input gradients and second views need. A teacher's weights stay frozen, and each sample is a query.
+        second: The same for the batch's second view, where there is one.
     """
 
     logits: Tensor
     features: Mapping[str, Tensor]
+    ask: Callable[[Tensor], ModelOutput] = _nobody
+    second: ModelOutput | None = None
 
 
 @dataclass(frozen=True)
@@ -83,12 +134,17 @@ class NetworkSpec:
         shapes: Shape of each requested tap without the batch dimension, by the tap's name, in the order asked for.
         head: The classifier, where it is one linear layer; a constant on the teacher's side, of which a criterion may
             keep copies of the weights, as buffers.
+        norms: For each tap the BatchNorm that ran last before it, if one of as many channels did: what is known of the
+            distribution there.
+        network: The network itself, for criteria that train a copy of it.
     """
 
     name: str
     num_classes: int
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     head: nn.Linear | None = field(default=None, compare=False, repr=False)
+    norms: Mapping[str, nn.BatchNorm2d] = field(default_factory=dict, compare=False, repr=False)
+    network: nn.Module | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kdbench.core.errors import ConfigError
@@ -84,6 +84,20 @@ def paired(student: ModelOutput, teacher: ModelOutput) -> list[tuple[Tensor, Ten
 def paired_shapes(student: NetworkSpec, teacher: NetworkSpec) -> list[tuple[Shape, Shape]]:
     """Shapes of what :func:`paired` will give, without the batch dimension."""
     return list(zip(student.shapes.values(), teacher.shapes.values(), strict=False))
+
+
+def linear_head(criterion: str, spec: NetworkSpec, width: int) -> nn.Linear:
+    """The classifier of a network, if it is one linear layer that takes ``width`` features.
+
+    Raises:
+        ConfigError: It is not, and ``criterion`` needs it.
+    """
+    if spec.head is None or spec.head.in_features != width:
+        raise ConfigError(
+            f"{criterion} needs a network whose classifier is one linear layer on its tap; {spec.name} has none that "
+            f"takes {width} features"
+        )
+    return spec.head
 
 
 class FeatureCriterion(Criterion):

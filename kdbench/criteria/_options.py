@@ -24,3 +24,13 @@ def check_number(option: str, value: object, *, above: float = float("-inf"), be
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < below:
         raise ConfigError(f"{option}={value}: a number between {above:g} and {below:g} (both excluded) is expected")
+
+
+def check_whole(option: str, value: object, *, least: int) -> None:
+    """Refuses a ``value`` that is not a whole number of at least ``least``.
+
+    Raises:
+        ConfigError: It names the option, the value and the bound.
+    """
+    if type(value) is not int or value < least:
+        raise ConfigError(f"{option}={value}: a whole number of at least {least} is expected")

@@ -67,6 +67,7 @@ class AT(FeatureCriterion):
     """
 
     terms: ClassVar[tuple[str, ...]] = ("at",)
+    per_sample: ClassVar[bool] = True
     rank: ClassVar[int | None] = 3
 
     def __init__(self, *, form: str = "released") -> None:

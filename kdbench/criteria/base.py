@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -18,6 +18,19 @@ class Teachers(Enum):
     NONE = "none"
     ONE = "one"
     ANY = "one or more"
+    PEER = "one that learns together with the student, and is never asked as a teacher"
+
+
+class Parts(NamedTuple):
+    """What takes the place of parts of a student, for good.
+
+    Attributes:
+        head: Its classifier.
+        projector: What stands before its global average pooling; nothing if ``None``.
+    """
+
+    head: nn.Linear
+    projector: nn.Module | None = None
 
 
 class Criterion(nn.Module):
@@ -31,14 +44,36 @@ class Criterion(nn.Module):
         version: Bumped whenever the numbers change; part of every recipe's digest.
         terms: Names of the loss terms that :meth:`forward` returns.
         teachers: How many teachers it can learn from.
+        per_sample: Whether each term is a mean over samples of what a sample gives alone. On several devices such a
+            criterion sees the rows of one device; any other sees the whole batch on all, features gathered, which is
+            right in every case but costs memory and time where features are large.
+        deploys: Whether it changes the network that is trained and deployed; it then has :meth:`parts`.
+        one_label: Whether each sample must be of one class, so that mixup and CutMix are refused; whoever reads labels
+            otherwise does so by :meth:`Batch.over_labels`.
+        two_views: Whether it compares two views of each sample: outputs then have a ``second``.
     """
 
     version: ClassVar[int] = 1
     terms: ClassVar[tuple[str, ...]]
     teachers: ClassVar[Teachers] = Teachers.ONE
+    per_sample: ClassVar[bool] = False
+    deploys: ClassVar[bool] = False
+    one_label: ClassVar[bool] = False
+    two_views: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()  # nn.Module's own takes any argument, and a misspelt option would go unnoticed
+
+    def parts(self, student: NetworkSpec, teachers: Sequence[NetworkSpec], data: DataSpec) -> Parts:
+        """What the student is given before :meth:`setup`, which sees it with these parts.
+
+        When a trained student is loaded from the store, the same is built from networks without trained weights, and
+        its own weights follow.
+
+        Raises:
+            ConfigError: They cannot be made for this pair; the message says why.
+        """
+        raise NotImplementedError
 
     def setup(self, student: NetworkSpec, teachers: Sequence[NetworkSpec], data: DataSpec) -> None:
         """Checks that the mathematics fits these networks, and creates trainable parts.
@@ -55,7 +90,7 @@ class Criterion(nn.Module):
         """
         if self.teachers is not Teachers.NONE and not teachers:
             raise ConfigError(f"{type(self).__name__} needs a teacher")
-        if self.teachers is Teachers.ONE and len(teachers) > 1:
+        if self.teachers in (Teachers.ONE, Teachers.PEER) and len(teachers) > 1:
             raise ConfigError(f"{type(self).__name__} learns from one teacher, here are {len(teachers)}")
         for teacher in teachers if self.teachers is not Teachers.NONE else ():
             if teacher.num_classes != student.num_classes:
@@ -73,6 +108,14 @@ class Criterion(nn.Module):
             batch: What all of them saw.
         """
         raise NotImplementedError
+
+    def enter_phase(self, terms: Collection[str]) -> None:
+        """Called when a phase of the training begins.
+
+        Args:
+            terms: Those of ``self.terms`` that count in it; :meth:`forward` may leave the others out, and what only
+                they train is to be frozen. Without any, all of it is frozen and :meth:`forward` is not called.
+        """
 
     def after_step(self, progress: Progress) -> None:
         """Called after each optimiser step: averages, memory banks, schedules of its own."""

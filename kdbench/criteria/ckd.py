@@ -100,7 +100,7 @@ class CKD(Criterion):
         Both are zero for the rest of an epoch that is too small for one tuple.
         """
         wide = torch.promote_types(student.logits.dtype, torch.float32)
-        labels = nn.functional.one_hot(batch.target, student.logits.shape[-1])
+        labels = batch.over_labels(lambda target: nn.functional.one_hot(target, student.logits.shape[-1]))
         share = torch.rand((), device=labels.device, dtype=wide)
         own, guide, label = (
             compare_groups(values.to(wide), self.first_group, self.second_group, combine=self.combine, share=share)

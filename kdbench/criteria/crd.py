@@ -103,6 +103,7 @@ class CRD(FeatureCriterion):
     terms: ClassVar[tuple[str, ...]] = ("crd",)
     rank: ClassVar[int | None] = 1
     single: ClassVar[bool] = True
+    one_label: ClassVar[bool] = True
     labels: Tensor
     student_bank: Tensor
     teacher_bank: Tensor

@@ -50,8 +50,7 @@ class DIST(Criterion):
         ConfigError: The temperature is not positive.
 
     Note:
-        ``intra`` depends on the batch: it is that of one device, with no gathering, and in a batch of fewer samples
-        than classes most of its columns are almost flat.
+        ``intra`` depends on the batch: in one of fewer samples than classes most of its columns are almost flat.
 
     Source: Huang et al. 2022, arXiv:2205.10536, Sec. 4; constants from its code, hunto/image_classification_sota.
     """

@@ -61,6 +61,7 @@ class DKD(Criterion):
     """
 
     terms: ClassVar[tuple[str, ...]] = ("tckd", "nckd")
+    one_label: ClassVar[bool] = True
 
     def __init__(self, *, temperature: float = 4.0) -> None:
         super().__init__()

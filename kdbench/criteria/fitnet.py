@@ -26,6 +26,7 @@ class FitNet(FeatureCriterion):
     """
 
     terms: ClassVar[tuple[str, ...]] = ("fitnet",)
+    per_sample: ClassVar[bool] = True
     rank: ClassVar[int | None] = 3
 
     def setup(self, student: NetworkSpec, teachers: Sequence[NetworkSpec], data: DataSpec) -> None:

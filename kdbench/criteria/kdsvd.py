@@ -126,6 +126,7 @@ class KDSVD(FeatureCriterion):
     """
 
     terms: ClassVar[tuple[str, ...]] = ("kdsvd",)
+    per_sample: ClassVar[bool] = True
     rank: ClassVar[int | None] = 3
 
     def __init__(self, *, components: int = 1) -> None:

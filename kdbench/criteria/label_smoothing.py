@@ -14,9 +14,9 @@ from kdbench.criteria.base import Criterion, Teachers
 
 
 def smoothed_cross_entropy(logits: Tensor, target: Tensor, *, epsilon: float, convention: str) -> Tensor:
-    r"""Cross-entropy with a target that leaves some probability to the other classes.
+    r"""Cross-entropy of each sample with a target that leaves some probability to the other classes.
 
-    .. math:: -\tfrac1B \sum_i \Bigl[(1 - (C-1)u) \log p_{i,y_i} + u \sum_{c \ne y_i} \log p_{i,c}\Bigr]
+    .. math:: -\Bigl[(1 - (C-1)u) \log p_{i,y_i} + u \sum_{c \ne y_i} \log p_{i,c}\Bigr]
 
     Args:
         logits: Unnormalised scores, `(B, C)`.
@@ -25,14 +25,14 @@ def smoothed_cross_entropy(logits: Tensor, target: Tensor, *, epsilon: float, co
         convention: ``uniform``: :math:`u = \epsilon / C`; ``others``: :math:`u = \epsilon / (C - 1)`.
 
     Returns:
-        Scalar in nats, at least float32.
+        `(B,)`, nats, at least float32.
     """
     log_p = log_probabilities(logits)
     classes = log_p.shape[-1]
     other = epsilon / (classes if convention == "uniform" else classes - 1)
     true = 1.0 - (classes - 1) * other
     of_target = log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)
-    return -((true - other) * of_target + other * log_p.sum(dim=-1)).mean()
+    return -((true - other) * of_target + other * log_p.sum(dim=-1))
 
 
 class LabelSmoothing(Criterion):
@@ -64,5 +64,6 @@ class LabelSmoothing(Criterion):
 
     def forward(self, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch) -> dict[str, Tensor]:
         """The term ``label_smoothing``, a scalar in nats; teachers are not looked at."""
-        loss = smoothed_cross_entropy(student.logits, batch.target, epsilon=self.epsilon, convention=self.convention)
-        return {"label_smoothing": loss}
+        options = {"epsilon": self.epsilon, "convention": self.convention}
+        loss = batch.over_labels(lambda target: smoothed_cross_entropy(student.logits, target, **options))
+        return {"label_smoothing": loss.mean()}

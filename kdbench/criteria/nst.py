@@ -48,6 +48,7 @@ class NST(FeatureCriterion):
     """
 
     terms: ClassVar[tuple[str, ...]] = ("nst",)
+    per_sample: ClassVar[bool] = True
     rank: ClassVar[int | None] = 3
 
     def forward(self, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch) -> dict[str, Tensor]:

@@ -111,6 +111,7 @@ class ReviewKD(FeatureCriterion):
     """
 
     terms: ClassVar[tuple[str, ...]] = ("reviewkd",)
+    per_sample: ClassVar[bool] = True
 
     def __init__(self, *, max_mid: int = 512) -> None:
         super().__init__()

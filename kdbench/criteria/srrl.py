@@ -8,9 +8,15 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from kdbench.core.errors import ConfigError
 from kdbench.core.types import Batch, DataSpec, ModelOutput, NetworkSpec
-from kdbench.criteria._features import FeatureCriterion, full_precision, mean_squared_error, paired, paired_shapes
+from kdbench.criteria._features import (
+    FeatureCriterion,
+    full_precision,
+    linear_head,
+    mean_squared_error,
+    paired,
+    paired_shapes,
+)
 
 
 @full_precision
@@ -47,12 +53,7 @@ class SRRL(FeatureCriterion):
         """
         super().setup(student, teachers, data)
         (((own,), (other,)),) = paired_shapes(student, teachers[0])
-        head = teachers[0].head
-        if head is None or head.in_features != other:
-            raise ConfigError(
-                f"SRRL needs a teacher whose classifier is one linear layer on its tap; {teachers[0].name} has none "
-                f"that takes {other} features"
-            )
+        head = linear_head("SRRL", teachers[0], other)
         bias = head.weight.new_zeros(head.out_features) if head.bias is None else head.bias
         self.register_buffer("weight", head.weight.detach().clone(), persistent=False)
         self.register_buffer("bias", bias.detach().clone(), persistent=False)

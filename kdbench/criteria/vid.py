@@ -62,6 +62,7 @@ class VID(FeatureCriterion):
     """
 
     terms: ClassVar[tuple[str, ...]] = ("vid",)
+    per_sample: ClassVar[bool] = True
     rank: ClassVar[int | None] = 3
 
     def __init__(self, *, variance: float = 5.0) -> None:

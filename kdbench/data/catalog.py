@@ -11,9 +11,10 @@ from kdbench.core.types import DataSpec
 from kdbench.data.class_names import CLASS_NAMES
 from kdbench.data.corruption_options import corruption_problems, kept_size
 from kdbench.data.sources import SOURCES, Layout
+from kdbench.data.view_options import augment_problems
 
-IDENTITY_EXCLUDES = ("root", "budget")  # where files lie says nothing about weights; the budget enters on its own
-AUGMENTS = ("none", "crop_flip")
+# Where files lie says nothing about weights; the budget enters on its own, the padding with the views that use it.
+IDENTITY_EXCLUDES = ("root", "budget", "padding")
 KEYS = (  # of every dataset's YAML, beside those
     "name",
     "reader",
@@ -29,7 +30,6 @@ KEYS = (  # of every dataset's YAML, beside those
     "fraction",
     "corruption",
     "augment",
-    "padding",
     "view_seed",
     "mean",
     "std",
@@ -143,13 +143,13 @@ def describe(config: Mapping[str, Any]) -> DataSpec:
 
 def config_problems(config: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with a dataset's config, one line each; nothing is read."""
+    config = {"augment": None, **config}  # Hydra leaves the key out where the list of views is empty
     if missing := [key for key in KEYS if key not in config]:
         yield f"dataset {config.get('name', '')}: its YAML lacks {', '.join(missing)}; see configs/dataset/cifar10.yaml"
         return
-    for key, names in (("reader", SOURCES), ("augment", AUGMENTS)):
-        if config[key] not in names:
-            yield f"dataset.{key}={config[key]}: unknown{nearest(str(config[key]), names)}"
-    for key, least in (("num_classes", 2), ("channels", 1), ("image_size", 1), ("padding", 0)):
+    if config["reader"] not in SOURCES:
+        yield f"dataset.reader={config['reader']}: unknown{nearest(str(config['reader']), SOURCES)}"
+    for key, least in (("num_classes", 2), ("channels", 1), ("image_size", 1)):
         counted = key == "num_classes" and config[key] is None
         if not counted and not (isinstance(config[key], int) and config[key] >= least):
             yield f"dataset.{key}={config[key]}: must be {least} or more"
@@ -160,6 +160,7 @@ def config_problems(config: Mapping[str, Any]) -> Iterator[str]:
         if config[key] is not None and len(config[key]) != config["channels"]:
             yield f"dataset.{key}={config[key]}: needs one number per channel ({config['channels']}), or null"
     yield from corruption_problems(config["corruption"], config["num_classes"])
+    yield from augment_problems(config["augment"])
     yield from _size_problems(config)
 
 

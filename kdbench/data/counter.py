@@ -57,12 +57,27 @@ def draw(keys: Tensor, number: int | Tensor, count: int | Tensor) -> Tensor:
         keys: int64, any shape.
         number: Which draw of this key; draws of different numbers are independent. Several are made at once, which
             costs hardly more than one, by a tensor that is broadcast against ``keys``.
-        count: Number of outcomes, at most :math:`2^{31}`; may be a tensor as well.
+        count: Number of outcomes, at most :math:`2^{31}`; of each draw its own by a tensor as ``number``.
 
     Returns:
         int64, the shape of ``keys`` and ``number``.
     """
     return (_shift(fold(keys, number), 33) * count) >> 31
+
+
+def uniform(keys: Tensor, number: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+    r"""One number in ``[low, high)`` per key, of :math:`2^{24}` equally likely ones: what float32 tells apart.
+
+    Args:
+        keys: int64, any shape.
+        number: Which draw of this key, counted together with those of :func:`draw`.
+        low: Smallest outcome.
+        high: What no outcome exceeds.
+
+    Returns:
+        float32, the shape of ``keys``.
+    """
+    return low + (high - low) * (draw(keys, number, 2**24).float() / 2**24)
 
 
 def shuffled(seed: int, epoch: int, index: Tensor) -> Tensor:

@@ -12,9 +12,12 @@ from torch import Tensor
 from kdbench.core.seeds import derive_seed
 from kdbench.core.types import Batch
 from kdbench.data.catalog import steps_per_epoch
-from kdbench.data.counter import sample_keys, shuffled
+from kdbench.data.counter import fold, sample_keys, shuffled
 from kdbench.data.load import ImageSplit
+from kdbench.data.mixing import Mixing, mix_batch
 from kdbench.data.views import View, apply_views
+
+_SECOND, _MIX = 1000, 1001  # streams of a sample's key, beyond those of all views
 
 
 def _pixels(images: Tensor, memory_format: torch.memory_format) -> Tensor:
@@ -35,6 +38,8 @@ class TrainLoader:
         batch_size: Samples per batch; the last batch of an epoch may have fewer.
         seed: Of the order.
         views: From :func:`kdbench.data.views.make_views`.
+        mixes: From :func:`kdbench.data.mixing.make_mixes`.
+        two_views: Whether batches have a second view of each sample.
         view_seed: Of the views; ``None`` takes ``seed``.
         limit_batches: At most so many batches per epoch; ``None`` for all.
         cycle: Views of each sample, shown in turn; ``None`` for a fresh one in every epoch.
@@ -42,6 +47,7 @@ class TrainLoader:
         device: Where the split is kept and batches are made.
 
     Attributes:
+        two_views: As given.
         seconds: Time spent making batches so far.
 
     Raises:
@@ -55,6 +61,8 @@ class TrainLoader:
         *,
         seed: int,
         views: Sequence[View] = (),
+        mixes: Sequence[Mixing] = (),
+        two_views: bool = False,
         view_seed: int | None = None,
         limit_batches: int | None = None,
         cycle: int | None = None,
@@ -65,6 +73,8 @@ class TrainLoader:
         self._split = split.to(device)
         self._batch_size = batch_size
         self._views = tuple(views)
+        self._mixes = tuple(mixes)
+        self.two_views = two_views
         self._order_seed = derive_seed(seed, "order")
         self._view_seed = derive_seed(seed if view_seed is None else view_seed, "views")
         self._cycle = cycle
@@ -96,17 +106,24 @@ class TrainLoader:
         started = perf_counter()
         order = shuffled(self._order_seed, epoch, self._split.index)
         for number in range(offset, len(self)):
-            batch = self.at(order[number * self._batch_size : (number + 1) * self._batch_size], epoch)
+            positions = order[number * self._batch_size : (number + 1) * self._batch_size]
+            batch = self._mixed(self.at(positions, epoch), positions, epoch)
             self.seconds += perf_counter() - started
             yield batch
             started = perf_counter()
 
     def at(self, positions: Tensor, epoch: int) -> Batch:
-        """The samples at these positions of the split, as they look in ``epoch``."""
+        """The samples at these positions of the split, as they look in ``epoch``, not mixed with others."""
         # Channels last, as they lie in memory, index_select copies whole images; an indexing expression copies pixels.
         images = self._split.images.permute(0, 2, 3, 1).index_select(0, positions).permute(0, 3, 1, 2)
-        views = apply_views(self._views, images, self._keys(epoch)[positions])
-        return Batch(_pixels(views, self._memory_format), self._split.labels[positions], self._split.index[positions])
+        keys = self._keys(epoch)[positions]
+        looks = [keys, fold(keys, _SECOND)] if self.two_views else [keys]
+        views = [_pixels(apply_views(self._views, images, look), self._memory_format) for look in looks]
+        second = views[1] if self.two_views else None
+        return Batch(views[0], self._split.labels[positions], self._split.index[positions], second)
+
+    def _mixed(self, batch: Batch, positions: Tensor, epoch: int) -> Batch:
+        return mix_batch(self._mixes, batch, fold(self._keys(epoch)[positions], _MIX)) if self._mixes else batch
 
     def _keys(self, epoch: int) -> Tensor:
         """Of every sample in an epoch, made once for all its batches."""

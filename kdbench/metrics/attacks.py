@@ -4,74 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
+from kdbench.core.attacks import fgsm, pgd
 from kdbench.core.errors import ConfigError
 from kdbench.core.types import Batch, DataSpec
 from kdbench.metrics._noise import SampleNoise
 from kdbench.metrics.base import Evaluation, device_of, evaluating, first, nothing_to_evaluate, predict
-
-
-def _ascent(network: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
-    """Sign of the input gradient of each sample's cross-entropy; leaves no gradient in the network."""
-    inputs = inputs.detach().requires_grad_()
-    with torch.enable_grad():
-        loss = cross_entropy(predict(network, inputs), target, reduction="sum")
-    return torch.autograd.grad(loss, inputs)[0].sign()
-
-
-def fgsm(network: nn.Module, inputs: Tensor, target: Tensor, *, epsilon: float) -> Tensor:
-    r"""The fast gradient sign method.
-
-    .. math:: x' = \mathrm{clip}_{[0,1]}\bigl(x + \epsilon \, \mathrm{sign} \, \nabla_x \mathrm{CE}(f(x), y)\bigr)
-
-    Args:
-        network: In eval mode; maps pixels to logits `(B, C)`.
-        inputs: Pixels in [0, 1], `(B, C, H, W)`.
-        target: Class of each sample, `(B,)` int64.
-        epsilon: Radius in the maximum norm, in units of the full range of a pixel.
-
-    Returns:
-        The attacked inputs, of the same shape.
-
-    Source: Goodfellow et al. 2015, arXiv:1412.6572, Sec. 4.
-    """
-    return (inputs + epsilon * _ascent(network, inputs, target)).clamp(0, 1)
-
-
-def pgd(
-    network: nn.Module, inputs: Tensor, target: Tensor, *, epsilon: float, step: float, steps: int, start: Tensor
-) -> Tensor:
-    r"""Projected gradient ascent on the cross-entropy; the point after the last step.
-
-    .. math:: x_0 = x + s, \qquad x_{k+1} = \Pi_{[0,1]} \, \Pi_{\|x' - x\|_\infty \le \epsilon}
-        \bigl(x_k + \eta \, \mathrm{sign} \, \nabla \mathrm{CE}(f(x_k), y)\bigr)
-
-    Args:
-        network: In eval mode; maps pixels to logits `(B, C)`.
-        inputs: Pixels in [0, 1], `(B, C, H, W)`.
-        target: Class of each sample, `(B,)` int64.
-        epsilon: Radius in the maximum norm, in units of the full range of a pixel.
-        step: Length :math:`\eta` of a step, same unit.
-        steps: Number of steps, at least 1.
-        start: Offset :math:`s` of the first point, of the shape of ``inputs``, within the radius.
-
-    Returns:
-        The attacked inputs, of the same shape.
-
-    Source: Madry et al. 2018, arXiv:1706.06083, Sec. 2.1.
-    Differs from: Madry's released code, which clips the first point to [0, 1] as well; KDIGA's (arXiv:2110.12072)
-        does not.
-    """
-    point = inputs + start
-    for _ in range(steps):
-        point = point + step * _ascent(network, point, target)
-        point = (inputs + (point - inputs).clamp(-epsilon, epsilon)).clamp(0, 1)
-    return point
 
 
 class Attack(Evaluation):
@@ -115,7 +58,7 @@ class Attack(Evaluation):
         right = torch.zeros(1 + len(self.epsilons), device=device)
         with evaluating(network):
             for given in first(loader, self.samples):
-                batch = Batch(*(part.to(device) for part in given))
+                batch = Batch(given.inputs.to(device), given.target.to(device), given.index.to(device))
                 views = [batch.inputs, *(self.attack(network, batch, epsilon / 255) for epsilon in self.epsilons)]
                 with torch.no_grad():
                     hits = [predict(network, view).argmax(dim=-1) == batch.target for view in views]
@@ -144,7 +87,7 @@ class FGSM(Attack):
 
     def attack(self, network: nn.Module, batch: Batch, epsilon: float) -> Tensor:
         """One step of the full radius."""
-        return fgsm(network, batch.inputs, batch.target, epsilon=epsilon)
+        return fgsm(partial(predict, network), batch.inputs, batch.target, epsilon=epsilon)
 
 
 class PGD(Attack):
@@ -178,5 +121,5 @@ class PGD(Attack):
     def attack(self, network: nn.Module, batch: Batch, epsilon: float) -> Tensor:
         """The point after the last step."""
         start = epsilon * (2 * SampleNoise(batch.index, self.seed, "pgd").uniform(batch.inputs) - 1)
-        return pgd(network, batch.inputs, batch.target, epsilon=epsilon, step=self.step * epsilon, steps=self.steps,
-                   start=start)  # fmt: skip
+        return pgd(partial(predict, network), batch.inputs, batch.target, epsilon=epsilon, step=self.step * epsilon,
+                   steps=self.steps, start=start)  # fmt: skip

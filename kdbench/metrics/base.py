@@ -101,7 +101,7 @@ def first(loader: Iterable[Batch], count: int | None) -> Iterator[Batch]:
     left = math.inf if count is None else count
     for batch in loader:
         if left < len(batch.target):
-            batch = Batch(*(part[: int(left)] for part in batch))
+            batch = Batch(batch.inputs[: int(left)], batch.target[: int(left)], batch.index[: int(left)])
         yield batch
         left -= len(batch.target)
         if left <= 0:

@@ -236,7 +236,7 @@ class CommonCorruptions(Evaluation):
         right = torch.zeros(1 + len(kinds) * len(self.severities), device=device)
         with evaluating(network):
             for given in first(loader, self.samples):
-                images, target, index = (part.to(device) for part in given)
+                images, target, index = (part.to(device) for part in (given.inputs, given.target, given.index))
                 cells = [(kind, severity) for kind in kinds for severity in self.severities]
                 views = (corrupt(images, *cell, index=index, seed=self.seed) for cell in cells)
                 hits = [predict(network, view).argmax(dim=-1) == target for view in (images, *views)]

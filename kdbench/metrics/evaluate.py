@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,16 +14,18 @@ from kdbench.core.types import Batch, DataSpec
 from kdbench.metrics.base import Evaluation, device_of, evaluating, nothing_to_evaluate, predict
 from kdbench.metrics.fidelity import agreement, kl_divergence, mean_log_probabilities
 
+# Rank 0 of a training on several devices measures alone: it must not wait for what the others counted.
+_ALONE: Mapping[str, Any] = {"sync_on_compute": False}
 _PERCENT = ("acc", "acc5", "agreement")
 
 
 def _label_metrics(classes: int) -> dict[str, Metric]:
     metrics: dict[str, Metric] = {
-        "acc": MulticlassAccuracy(classes, average="micro"),
-        "ece": MulticlassCalibrationError(classes, n_bins=15, norm="l1"),
+        "acc": MulticlassAccuracy(classes, average="micro", **_ALONE),
+        "ece": MulticlassCalibrationError(classes, n_bins=15, norm="l1", **_ALONE),
     }
     if classes > 5:
-        metrics["acc5"] = MulticlassAccuracy(classes, average="micro", top_k=5)
+        metrics["acc5"] = MulticlassAccuracy(classes, average="micro", top_k=5, **_ALONE)
     return metrics
 
 
@@ -79,7 +81,7 @@ def evaluate(
             if not by_label:
                 by_label = {name: metric.to(device) for name, metric in _label_metrics(logits.shape[-1]).items()}
                 # A network that has diverged has a NaN loss; dropping such samples, the default, would hide it.
-                means = {name: MeanMetric(nan_strategy="disable").to(device) for name in values}
+                means = {name: MeanMetric(nan_strategy="disable", **_ALONE).to(device) for name in values}
             # Probabilities: torchmetrics takes logits that happen to lie in [0, 1] for probabilities.
             probabilities = logits.softmax(dim=-1)
             for metric in by_label.values():

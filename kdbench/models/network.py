@@ -18,6 +18,13 @@ def find_head(body: nn.Module, num_classes: int) -> str | None:
     return owners[-1] if isinstance(last, nn.Linear) and last.out_features == num_classes else None
 
 
+def find_pooling(body: nn.Module) -> str | None:
+    """Path of the last global average pooling."""
+    paths = [path for path, module in body.named_modules()
+             if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))]  # fmt: skip
+    return paths[-1] if paths else None
+
+
 class Network(nn.Module):
     r"""A body with the normalisation it needs: :math:`\mathrm{body}((x - \mu) / \sigma)`.
 
@@ -29,8 +36,8 @@ class Network(nn.Module):
         num_classes: Number of classes C.
         mean: Mean of each channel in [0, 1].
         std: Standard deviation of each channel, positive.
-        taps: Canonical taps, by paths within the body. Unless they are there, ``pooled`` (what enters the classifier)
-            and ``logits`` (what the body returns) are added.
+        taps: Canonical taps, by paths within the body. Unless they are there, ``last_map`` (what enters the global
+            average pooling), ``pooled`` (what enters the classifier) and ``logits`` (what the body returns) are added.
         heads: Paths within the body of the modules that give the logits: one, or none if unknown, or several.
 
     Attributes:
@@ -60,6 +67,8 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1))
         self.heads = tuple(map(_inside, heads))
         self.taps = {key: Tap(_inside(tap.path), tap.io) for key, tap in taps.items()}
+        if pooling := find_pooling(body):
+            self.taps.setdefault("last_map", Tap(_inside(pooling), "input"))
         if self.heads and "pooled" not in taps:
             self.taps["pooled"] = Tap(self.heads[0], "input")
         self.taps.setdefault("logits", Tap("body"))
@@ -68,6 +77,20 @@ class Network(nn.Module):
     def head(self) -> str | None:
         """Path of the classifier module (of the first, if there are several), or None if unknown."""
         return self.heads[0] if self.heads else None
+
+    def graft(self, head: nn.Linear, projector: nn.Module | None = None) -> None:
+        """Replaces the classifier, and puts ``projector`` before the global average pooling, if it is given.
+
+        Raises:
+            ConfigError: There is no such pooling, or not one classifier.
+        """
+        if "last_map" not in self.taps or len(self.heads) != 1:
+            raise ConfigError(f"{self.name}: no global average pooling with one classifier behind it, to be replaced")
+        if projector is not None:
+            path = self.taps["last_map"].path
+            self.set_submodule(path, nn.Sequential(projector, self.get_submodule(path)))
+            self.taps["last_map"] = Tap(f"{path}.1", "input")
+        self.set_submodule(self.heads[0], head)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits `(B, C)`.

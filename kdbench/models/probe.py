@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kdbench.core.taps import TapReader
+from kdbench.core.taps import TapReader, resolve_tap
 from kdbench.core.types import DataSpec, NetworkSpec, Tap
 from kdbench.models.network import Network
+
+# What networks, ours and others', call the way around a block: it may run last, but tells nothing of the block's sum.
+_SHORTCUTS = {"shortcut", "downsample"}
 
 
 class TapRow(NamedTuple):
@@ -39,15 +42,44 @@ def probe(network: Network, names: Sequence[str], data: DataSpec) -> NetworkSpec
     Raises:
         ConfigError: A name means nothing in this network, or its place cannot be tapped.
     """
-    reader = TapReader(network, names)
-    try:
-        with _dry(network):
-            features = reader(_samples(network, data)).features
-    finally:
-        reader.close()
+    with _last_norms(network, names) as norms:
+        reader = TapReader(network, names)
+        try:
+            with _dry(network):
+                features = reader(_samples(network, data)).features
+        finally:
+            reader.close()
     head = network.get_submodule(network.head) if network.head else None
     shapes = {name: tuple(features[name].shape[1:]) for name in names}
-    return NetworkSpec(network.name, network.num_classes, shapes, head if isinstance(head, nn.Linear) else None)
+    norms = {name: norm for name, norm in norms.items() if (norm.num_features,) == shapes[name][:1]}
+    head = head if isinstance(head, nn.Linear) else None
+    return NetworkSpec(network.name, network.num_classes, shapes, head, norms, network)
+
+
+@contextmanager
+def _last_norms(network: Network, names: Sequence[str]) -> Iterator[dict[str, nn.BatchNorm2d]]:
+    """Filled by a forward pass inside it: the BatchNorm that ran last before each tap, or at it."""
+    ran: list[nn.BatchNorm2d] = []
+    found: dict[str, nn.BatchNorm2d] = {}
+
+    def keep(name: str) -> None:
+        if ran:
+            found[name] = ran[-1]
+
+    handles = [module.register_forward_hook(lambda *_, norm=module: ran.append(norm))
+               for path, module in network.named_modules()
+               if isinstance(module, nn.BatchNorm2d) and not _SHORTCUTS & set(path.split("."))]  # fmt: skip
+    try:
+        for name in names:
+            tap = resolve_tap(network, name)
+            module = network.get_submodule(tap.path)
+            register = module.register_forward_pre_hook if tap.io == "input" else module.register_forward_hook
+            # Registered after the norm's own hook, which therefore runs first where the tap is a norm.
+            handles.append(register(lambda *_, name=name: keep(name)))
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def describe_taps(network: Network, data: DataSpec) -> list[TapRow]:
@@ -56,6 +88,13 @@ def describe_taps(network: Network, data: DataSpec) -> list[TapRow]:
     named = [(name, tap) for name, tap in network.taps.items() if tap in shapes]
     named += [(path, Tap(path)) for path, _ in network.named_modules() if Tap(path) in shapes]
     return [TapRow(name, tap.path, tap.io, shapes[tap]) for name, tap in named]
+
+
+def modules_after(network: Network, taps: Sequence[str], data: DataSpec) -> tuple[str, ...]:
+    """Paths of the modules that a forward pass begins only when it has passed all of ``taps``."""
+    order = list(dry_run(network, data)[1])
+    last = max(order.index(resolve_tap(network, name)) for name in taps)
+    return tuple(tap.path for tap in order[last + 1 :] if tap.io == "input")
 
 
 def dry_run(network: Network, data: DataSpec) -> tuple[Tensor, dict[Tap, tuple[int, ...]]]:

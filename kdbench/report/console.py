@@ -30,9 +30,10 @@ class PlanRow:
         role: ``teacher``, ``assistant`` or ``student``.
         chain: The path that makes it, e.g. ``plain6 -> plain4 -> plain2``.
         method: The method's name; ``None`` for the task loss alone.
-        epochs: Epochs to train in all; 0 for a network that is used as it is.
+        epochs: Epochs of the training proper; 0 for a network that is used as it is.
         seed: Its seed.
         id: Its digest, of which eight digits are shown.
+        before: Epochs of the phases before the training proper.
     """
 
     state: State
@@ -42,6 +43,7 @@ class PlanRow:
     epochs: int
     seed: int
     id: str
+    before: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,9 @@ def print_plan(rows: Sequence[PlanRow], console: Console) -> None:
             Column("role", [row.role for row in rows], keep=3),
             Column("network", [row.chain for row in rows]),
             Column("method", [row.method or "-" for row in rows], keep=4),
-            Column("epochs", [str(row.epochs or "-") for row in rows], keep=2, align="right"),
+            Column(
+                "epochs", ["+".join(map(str, (*row.before, row.epochs or "-"))) for row in rows], keep=2, align="right"
+            ),
             Column("seed", [str(row.seed) for row in rows], keep=1, align="right"),
             Column("id", [row.id[:8] for row in rows], keep=1),
         ],

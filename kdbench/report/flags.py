@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kdbench.report.console import count_text
 from kdbench.report.results import Arm, Network
@@ -33,7 +33,7 @@ def find_flags(networks: Sequence[Network], arms: Sequence[Arm]) -> tuple[str, .
     return tuple(flags)
 
 
-def chain_cost(network: Network, known: dict[str, Network], what: str) -> float:
+def chain_cost(network: Network, known: Mapping[str, Network], what: str) -> float:
     """A budget summed over a network and those above it, as far as they are known; ``what`` is its attribute."""
     total, current = 0, network
     while True:

@@ -7,16 +7,20 @@ from html import escape
 from importlib.resources import files
 from itertools import repeat
 
+from kdbench.report.arms import arm_table
 from kdbench.report.console import count_text, time_text
 from kdbench.report.figures import Drawing
 from kdbench.report.results import StudyResult
 from kdbench.report.svg import inlined
-from kdbench.report.tables import Field, arm_table, network_table, path_table, score_table
+from kdbench.report.tables import Field, network_table, path_table, score_table
 from kdbench.report.words import claim_sentence
 
 _NUMBERS = """Accuracies are top-1, in percent, of the weights that the protocol selects; \u00b1 is the standard
 deviation over seeds, n their number, and 95 % the interval of the mean (Student's t). Images are samples seen in
 training, queries those shown to teachers; the chain counts all that was trained to make the final network."""
+
+_SCORES = """Lower is better. Students of different teachers are not comparable: a weaker teacher improves the score of
+each. alpha is the weight of size; where the order depends on it, no student is simply the best."""
 
 
 def render(result: StudyResult, drawings: Mapping[str, Drawing], svgs: Mapping[str, str]) -> str:
@@ -34,7 +38,7 @@ def render(result: StudyResult, drawings: Mapping[str, Drawing], svgs: Mapping[s
         _section("Results", _table(arm_table(result), "results") + f'<p class="note">{_NUMBERS}</p>'),
         _section("Figures", f'<div class="figures">{figures}</div>'),
         _section("Best path with at most k assistants", _table(path_table(result), "paths")),
-        _section("Distillation score", _table(score_table(result), "scores")),
+        _scores(result),
         _networks(result),
         _section("Reproduce", f"<pre>{escape(result.command)}</pre>"),
     ])  # fmt: skip
@@ -110,6 +114,12 @@ def _figure(name: str, drawing: Drawing, svg: str) -> str:
     )
 
 
+def _scores(result: StudyResult) -> str:
+    table = _table(score_table(result), "scores")
+    note = f'<p class="note">{_SCORES}</p>' if table else ""
+    return _section("Distillation score", table + note)
+
+
 def _networks(result: StudyResult) -> str:
     table = _table(network_table(result.networks), "networks")
     summary = f"<summary>Digest, chain and cost of each of {len(result.networks)}</summary>"
@@ -140,8 +150,7 @@ def _cells(field: Field, *, first: bool) -> list[str]:
     tag, scope = ("th", ' scope="row"') if first else ("td", "")
     cells = []
     for text, value, note in zip(field.texts, field.values or field.texts, field.notes or repeat(""), strict=False):
-        style = ' class="digest"' if first and note else ""
-        small = f"<small{style}>{escape(note)}</small>" if note else ""
+        small = f"<small>{escape(note)}</small>" if note else ""
         key = "" if value is None else escape(str(value))
         cells.append(f'<{tag}{_number(field)}{scope} data-value="{key}">{escape(text)}{small}</{tag}>')
     return cells

@@ -197,7 +197,7 @@ class StudyResult:
         flags: What a reader must know, in words: unequal budgets, selection on the test set, failed networks.
         networks: All of them, teachers first.
         arms: In the order of the study.
-        comparisons: At most one for each arm.
+        comparisons: Tables show an arm's first; ``results.json`` has all.
         claims: Of the study's source.
         published: Values of the source.
     """

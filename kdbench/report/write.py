@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 from kdbench.core.errors import ConfigError
+from kdbench.report.arms import arm_records, markdown
 from kdbench.report.figures import FIGURES, draw_all
 from kdbench.report.page import render
 from kdbench.report.results import StudyResult
 from kdbench.report.svg import as_png, as_svg
-from kdbench.report.tables import arm_records, as_csv, markdown
+from kdbench.report.tables import as_csv
 
 PAGE = "index.html"
 

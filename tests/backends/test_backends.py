@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kdbench.backends import BACKENDS, check_backend, runs_elsewhere, threads_of
+from kdbench.backends import BACKENDS, check_backend, room, runs_elsewhere
 from kdbench.cli import main
 from kdbench.config.compose import Composer
 from kdbench.config.jobs import make_jobs
@@ -53,10 +53,11 @@ def test_a_missing_package_names_the_command_that_installs_it(
     assert f"pip install 'kdbench[{extra}]'" in capsys.readouterr().err
 
 
-def test_a_training_gets_the_threads_that_its_backend_gives_it() -> None:
-    assert threads_of(sweep("sweep.backend=submitit", "sweep.submitit.cpus=7")) == 7
-    assert threads_of(sweep("sweep.backend=ray", "sweep.ray.num_cpus=0.5")) == 1
-    assert threads_of(sweep("sweep.workers=1000")) == 1
+def test_a_training_gets_the_cores_that_its_backend_gives_it() -> None:
+    slurm = sweep("sweep.backend=submitit", "sweep.submitit.cpus=7", "sweep.workers=9")
+    assert room(slurm) == {"workers": 1, "share": 7}
+    assert room(sweep("sweep.backend=ray", "sweep.ray.num_cpus=0.5"))["share"] == 1
+    assert room(sweep("sweep.workers=1000")) == {"workers": 1000, "share": 1}
 
 
 def test_devices_of_this_machine_say_nothing_about_a_clusters(

@@ -95,7 +95,7 @@ def test_rows_are_the_teachers_bits_and_are_asked_for_once(outputs: Path) -> Non
         expected = torch.cat([teacher()(part) for part in IMAGES.split(32)])
     for kept in (made, found):
         assert torch.equal(kept.rows["logits"], expected)
-        assert torch.equal(kept.rows["pooled"], IMAGES.flatten(1))
+        assert torch.equal(kept.rows["tap.pooled"], IMAGES.flatten(1))
     assert (first.shown, again.shown) == (made.shown, found.shown) == (SIZE + 8, 8)
     assert first.notes == again.notes == []
 
@@ -159,9 +159,10 @@ def test_a_teacher_whose_answers_depend_on_the_batch_is_refused(outputs: Path) -
 
 @pytest.mark.parametrize("form", [{"dtype": "float16"}, {"top_k": 3}, {"dtype": "float16", "top_k": 3}])
 def test_a_lossy_form_states_its_loss(form: dict[str, Any], outputs: Path) -> None:
-    made, found = Asking(outputs, teacher())(**form), Asking(outputs, teacher())(**form)
+    made, found = (Asking(outputs, teacher())(**form, taps=("logits",)) for _ in range(2))
     assert "nats" in made.remark
     assert made.remark == found.remark
+    assert made.rows["tap.logits"].shape == (SIZE, 10), "a tap of this name is not the logits that are cut"
     assert Asking(outputs, teacher())().remark == ""
 
 

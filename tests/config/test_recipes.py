@@ -237,3 +237,20 @@ def test_networks_that_teach_nobody_are_left_out(tmp_path: Path) -> None:
     )
     assert names(made) == ["plain4", "plain4 -> plain2"]
     assert "plain6" in made.notes[0]
+
+
+def test_a_peer_is_the_network_above_untrained_from_weights_of_its_own() -> None:
+    trained, learning = chain("method=kd"), chain("method=dml")
+    peer, student = (link.recipe for link in learning.links[-2:])
+    assert student.teachers == (peer,)
+    assert (peer.epochs, peer.optim, peer.method, peer.network["train"]) == (0, None, None, "random")
+    assert peer.seed != student.seed
+    assert trained.links[-2].recipe not in topological([student])
+    assert any("learns together" in note for note in learning.notes)
+    assert chain("method=dml", "trainer.max_epochs=3").links[-2].recipe == peer
+
+
+def test_a_teacher_that_is_used_as_it_is_is_its_own_peer() -> None:
+    peer, student = (link.recipe for link in chain("method=dml", "assistants=[]", "teacher.train=random").links)
+    assert student.teachers == (peer,)
+    assert peer.seed == student.seed

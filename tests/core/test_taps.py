@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from kdbench.core.errors import ConfigError
 from kdbench.core.taps import TapReader, expand_taps
-from kdbench.core.types import Tap
+from kdbench.core.types import ModelOutput, Tap
 
 
 class Net(nn.Module):
@@ -29,6 +29,14 @@ def test_reads_canonical_taps_and_module_paths() -> None:
     assert torch.equal(output.logits, net(inputs))
     assert torch.equal(output.features["stage1"], output.features["conv"].relu())
     assert torch.equal(output.features["stage1.preact"], output.features["conv"])
+
+
+def test_an_output_can_be_asked_about_other_inputs() -> None:
+    inputs, net = torch.randn(2, 1, 4, 4), Net()
+    output = TapReader(net, ["conv"])(torch.zeros(3, 1, 4, 4)).ask(inputs)
+    torch.testing.assert_close(output.features["conv"], net.conv(inputs))
+    with pytest.raises(NotImplementedError, match="no network stands behind this output"):
+        ModelOutput(output.logits, {}).ask(inputs)
 
 
 def test_hooks_are_gone_after_close() -> None:

@@ -11,10 +11,11 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from kdbench.config.compose import Composer
+from kdbench.config.recipes import GUIDANCE
 from kdbench.core.errors import ConfigError
 from kdbench.core.taps import TapReader, expand_taps
 from kdbench.core.targets import resolve_target
-from kdbench.core.types import Batch, DataSpec, Progress
+from kdbench.core.types import Batch, DataSpec, Mix, Progress
 from kdbench.criteria import Criterion, Teachers
 from kdbench.models.cifar_resnet import CifarResNet
 from kdbench.models.network import Network, find_head
@@ -46,6 +47,11 @@ class Method(NamedTuple):
         return [tap for sides in self.yaml["taps"].values() for tap in sides[side]]
 
 
+def weighed(method) -> set[str]:
+    """The terms that count in some phase of the training."""
+    return {term for part in (method, *method.get("phases", {}).values()) for term in part["weights"]}
+
+
 def load(path) -> Method:
     method = COMPOSER.resolve((f"method={path.stem}",), ())["method"]
     options = {name: dict(node) for name, node in method["criteria"].items()}
@@ -58,13 +64,17 @@ METHODS = [pytest.param(path, id=path.stem) for path in FILES]
 LOSSES = [pytest.param(path, id=path.stem) for path in FILES if load(path).targets]
 
 
+def wrapped(body, name):
+    return Network(
+        body, name=name, num_classes=10, mean=DATA.mean, std=DATA.std, taps=body.taps, heads=[find_head(body, 10)]
+    )
+
+
 class Side:
     """A network with what a criterion is told of it."""
 
-    def __init__(self, body, name, taps):
-        self.network = Network(
-            body, name=name, num_classes=10, mean=DATA.mean, std=DATA.std, taps=body.taps, heads=[find_head(body, 10)]
-        )
+    def __init__(self, network, taps):
+        self.network = network
         taps = expand_taps(self.network, taps)
         self.spec = probe(self.network, taps, DATA)
         self.read = TapReader(self.network, taps)
@@ -76,12 +86,22 @@ class Rig:
     def __init__(self, path, pair):
         self.method = load(path)
         torch.manual_seed(0)
-        self.student = Side(CifarResNet(8, num_classes=10), "student", self.method.taps("student"))
-        self.teachers = [Side(build(), "teacher", self.method.taps("teacher")) for build in TEACHERS[pair]]
+        self.student = Side(wrapped(CifarResNet(8, num_classes=10), "student"), self.method.taps("student"))
+        self.teachers = [Side(wrapped(build(), "teacher"), self.method.taps("teacher")) for build in TEACHERS[pair]]
         for teacher in self.teachers:
             teacher.network.eval()
         self.batch = Batch(torch.rand(8, 3, 16, 16), LABELS[:8], torch.arange(8))
+        self.student = self.grafted()
         self.criteria = self.build()
+
+    def grafted(self):
+        student = self.student
+        for name, target in self.method.targets.items():
+            if target.deploys:
+                others = [teacher.spec for teacher in self.teachers]
+                student.network.graft(*target(**self.method.options[name]).parts(student.spec, others, DATA))
+                student = Side(student.network, self.method.taps("student"))
+        return student
 
     def build(self):
         torch.manual_seed(1)
@@ -125,7 +145,7 @@ def rig(request, path):
 @pytest.mark.parametrize("path", METHODS)
 def test_terms_are_finite_float32_scalars_with_the_weighted_names(path, rig):
     terms = rig.terms()
-    assert terms.keys() == rig.method.yaml["weights"].keys() - {"task"}
+    assert terms.keys() == weighed(rig.method.yaml) - {"task"}
     assert all(term.shape == () and term.dtype == torch.float32 and term.isfinite() for term in terms.values())
 
 
@@ -142,6 +162,25 @@ def test_gradient_reaches_the_student_and_every_connector_but_no_teacher(path, r
     assert any(p.grad is not None and p.grad.any() for p in rig.student.network.parameters())
     assert not [name for name, p in rig.criteria.named_parameters() if p.grad is None or not p.grad.any()]
     assert all(p.grad is None for teacher in rig.teachers for p in teacher.network.parameters())
+
+
+@pytest.mark.parametrize("path", LOSSES)
+def test_who_takes_mixed_samples_weighs_both_labels_by_their_shares(path, rig):
+    if any(target.one_label for target in rig.method.targets.values()):
+        pytest.skip("refuses mixed samples")
+    rig.student.network.eval()  # its BatchNorm statistics would move between the forwards
+    plain, others = rig.batch, rig.batch.target.flip(0)
+    of_own, of_others = [], []
+    for target, share, found in ((plain.target, 1.0, of_own), (others, 0.0, of_others)):
+        for batch in (
+            plain._replace(target=target),
+            plain._replace(mix=Mix(others, torch.full((len(others),), share))),
+        ):
+            rig.batch = batch
+            rig.criteria = rig.build()
+            found.append(rig.terms())
+    torch.testing.assert_close(*of_own)
+    torch.testing.assert_close(*of_others)
 
 
 @pytest.mark.parametrize("path", LOSSES)
@@ -169,6 +208,12 @@ def test_criterion_names_its_source_and_how_many_teachers_it_takes(path):
         assert isinstance(target.teachers, Teachers)
 
 
+@pytest.mark.parametrize("path", LOSSES)
+def test_yaml_and_criteria_agree_on_what_is_a_reconstruction(path):
+    documents = [inspect.getdoc(target) or "" for target in load(path).targets.values()]
+    assert path.read_text().startswith("# RECONSTRUCTION: ") == any("A reconstruction" in text for text in documents)
+
+
 @pytest.mark.parametrize("path", METHODS)
 def test_yaml_opens_with_its_description_and_stays_short(path):
     lines = path.read_text().splitlines()
@@ -180,10 +225,10 @@ def test_yaml_opens_with_its_description_and_stays_short(path):
 def test_yaml_has_the_common_keys_and_weighs_what_its_criteria_return(path):
     method = load(path).yaml
     assert method.keys() >= {"guidance", "criteria", "weights", "taps"}
-    assert method["guidance"] in ("chain", "dense", "none")
+    assert method["guidance"] in GUIDANCE
     assert method["taps"].keys() <= method["criteria"].keys()
     assert all(sides.keys() == {"student", "teacher"} for sides in method["taps"].values())
-    assert set(method["weights"]) == {"task"}.union(*(target.terms for target in load(path).targets.values()))
+    assert weighed(method) == {"task"}.union(*(target.terms for target in load(path).targets.values()))
 
 
 @pytest.mark.parametrize("path", METHODS)
@@ -207,4 +252,6 @@ def test_yaml_gives_every_option_and_a_paper_s_own_file_gives_the_defaults(path)
         defaults = {key: p.default for key, p in inspect.signature(target).parameters.items()}
         assert options.keys() == defaults.keys()
         if target.__module__.rpartition(".")[2] == path.stem:  # others are variants, made to differ
-            assert options == defaults
+            assert {
+                key: tuple(value) if isinstance(value, list) else value for key, value in options.items()
+            } == defaults

@@ -68,5 +68,5 @@ def test_a_classifier_without_bias_will_do():
 
 @pytest.mark.parametrize("classifier", [None, head(width=4)])
 def test_srrl_refuses_a_teacher_without_a_fitting_classifier(classifier):
-    with pytest.raises(ConfigError, match="SRRL needs a teacher whose classifier is one linear layer on its tap; toy"):
+    with pytest.raises(ConfigError, match="SRRL needs a network whose classifier is one linear layer on its tap; toy"):
         SRRL().setup(spec([(3,)]), [spec([(5,)], head=classifier)], DATA)

@@ -21,8 +21,8 @@ def config_of() -> Callable[..., Config]:
 
     def read(name: str, **keys: Any) -> Config:
         path = Path(__file__).parents[2] / "configs" / "dataset" / f"{name}.yaml"
-        config = yaml.safe_load(path.read_text()) | {"corruption": {"kind": "none"}}
-        del config["defaults"]  # of Hydra; they choose the corruption
+        config = yaml.safe_load(path.read_text()) | {"corruption": {"kind": "none"}, "augment": {"none": {}}}
+        del config["defaults"]  # of Hydra; they choose corruption and views
         assert keys.keys() <= config.keys()
         return config | keys
 

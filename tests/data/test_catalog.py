@@ -8,8 +8,10 @@ import pytest
 from kdbench.core.errors import ConfigError, DataError
 from kdbench.data import catalog
 from kdbench.data.arrays import READERS
-from kdbench.data.catalog import AUGMENTS, KEYS, describe, locate
+from kdbench.data.catalog import KEYS, describe, locate
+from kdbench.data.mixing import MIXES
 from kdbench.data.sources import SOURCES
+from kdbench.data.view_options import MIX_OPTIONS, VIEW_OPTIONS
 from kdbench.data.views import VIEWS
 
 
@@ -20,7 +22,8 @@ def test_catalog_leaves_torch_unimported():
 
 def test_catalog_names_what_is_built():
     assert set(SOURCES) == set(READERS)
-    assert set(AUGMENTS) == set(VIEWS)
+    assert list(VIEW_OPTIONS) == list(VIEWS)
+    assert list(MIX_OPTIONS) == list(MIXES)
 
 
 @pytest.mark.parametrize("reader", ["digits", "fake"])
@@ -92,11 +95,11 @@ def test_describe_gives_shape_and_size_after_the_split(name, shape, train_size, 
     ("key", "value", "message"),
     [
         ("reader", "digit", "did you mean 'digits'?"),
-        ("augment", "crop-flip", "did you mean 'crop_flip'?"),
+        ("augment", {"crop-flip": {}}, "did you mean 'crop_flip'?"),
         ("num_classes", 1, "must be 2 or more"),
         ("channels", 0, "must be 1 or more"),
         ("image_size", 0, "must be 1 or more"),
-        ("padding", -1, "must be 0 or more"),
+        ("augment", {"crop": {"padding": -1}}, "must be 0 or more"),
         ("sizes", {"train": 1438, "test": 0}, "dataset.sizes.test=0"),
         ("mean", [0.5, 0.5], "one number per channel"),
         ("val_fraction", 1.0, r"must be in \[0, 1\)"),
@@ -121,7 +124,7 @@ def test_value_out_of_range_is_an_error_naming_the_key(key, value, message, conf
 
 def test_every_wrong_value_has_its_line(config_of):
     with pytest.raises(ConfigError) as error:
-        describe(config_of("digits", padding=-1, val_fraction=2, augment="x"))
+        describe(config_of("digits", image_size=0, val_fraction=2, augment={"x": {}}))
     assert len(error.value.problems) == 3
 
 
@@ -134,7 +137,8 @@ def test_a_yaml_without_a_key_is_an_error_naming_it(config_of):
     for key in KEYS:
         config = config_of("digits")
         del config[key]
-        with pytest.raises(ConfigError, match=f"its YAML lacks {key}"):
+        message = "which views" if key == "augment" else f"its YAML lacks {key}"
+        with pytest.raises(ConfigError, match=message):
             describe(config)
 
 

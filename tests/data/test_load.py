@@ -100,8 +100,8 @@ def test_data_other_than_described_are_refused(keys, message, small_fashion, tmp
 
 
 def test_values_are_checked_before_files_are_looked_for(small_fashion, tmp_path):
-    with pytest.raises(ConfigError, match="padding"):
-        load_data(small_fashion | {"padding": -1, "root": str(tmp_path)}, tmp_path)
+    with pytest.raises(ConfigError, match="image_size"):
+        load_data(small_fashion | {"image_size": 0, "root": str(tmp_path)}, tmp_path)
 
 
 def test_bundled_digits_are_the_ones_their_checksum_names(config_of, tmp_path):

@@ -7,6 +7,7 @@ from kdbench.core.errors import ConfigError
 from kdbench.core.types import Batch
 from kdbench.data.load import ImageSplit
 from kdbench.data.loader import EvalLoader, TrainLoader
+from kdbench.data.mixing import make_mixes
 from kdbench.data.views import make_views
 
 
@@ -17,12 +18,19 @@ def split_of(count: int) -> ImageSplit:
 
 
 def loader_of(count: int = 50, batch_size: int = 8, **keys) -> TrainLoader:
-    return TrainLoader(split_of(count), batch_size, **{"seed": 0, "views": make_views("crop_flip", 2)} | keys)
+    return TrainLoader(
+        split_of(count), batch_size, **{"seed": 0, "views": make_views({"crop_flip": {"padding": 2}})} | keys
+    )
 
 
 def same(ones: list[Batch], others: list[Batch]) -> bool:
     pairs = list(zip(ones, others, strict=True))
-    return all(torch.equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
+    return all(torch.equal(a, b) for one, other in pairs for a, b in zip(tensors(one), tensors(other), strict=True))
+
+
+def tensors(batch: Batch) -> list[torch.Tensor]:
+    *parts, second, mix = batch
+    return [*parts, *([] if second is None else [second]), *(mix or ())]
 
 
 def test_an_epoch_shows_every_sample_once_with_its_own_label():
@@ -70,7 +78,7 @@ def test_an_iteration_left_early_is_followed_by_the_next_epoch():
 def test_view_of_a_sample_is_the_same_in_a_smaller_training_set():
     split = split_of(50)
     part = ImageSplit(split.images[20:], split.labels[20:], split.index[20:])
-    views = make_views("crop_flip", 2)
+    views = make_views({"crop_flip": {"padding": 2}})
     (whole,), (some,) = (list(TrainLoader(data, 50, seed=0, views=views)) for data in (split, part))
     kept = whole.index >= 40
     assert torch.equal(whole.index[kept], some.index)
@@ -115,14 +123,44 @@ def test_no_batch_at_all_is_an_error(count, keys):
         loader_of(count, **keys)
 
 
+def mixed_loader(**keys) -> TrainLoader:
+    mixes = make_mixes({"mixup": {"alpha": 1.0, "prob": 1.0}, "cutmix": {"alpha": 1.0, "prob": 1.0}})
+    return loader_of(two_views=True, mixes=mixes, **keys)
+
+
+@pytest.mark.parametrize("step", [3, 7])
+def test_second_views_and_mixes_go_on_bit_for_bit(step):
+    straight, resumed = mixed_loader(), mixed_loader()
+    batches = [batch for _ in range(2) for batch in straight]
+    resumed.seek(step)
+    assert same(batches[step:], [batch for _ in range(2 - step // 7) for batch in resumed])
+
+
+def test_second_view_is_another_view_of_the_same_samples_and_changes_no_first_one():
+    one, two = next(iter(loader_of(batch_size=50))), next(iter(loader_of(batch_size=50, two_views=True)))
+    assert one.second is None
+    assert torch.equal(one.inputs, two.inputs)
+    assert (two.second == two.inputs).flatten(1).all(1).sum() < 10
+    plain = next(iter(loader_of(batch_size=50, two_views=True, views=())))
+    assert torch.equal(plain.second, plain.inputs)
+
+
+def test_mixes_come_after_the_views_and_need_a_loader_that_asks():
+    plain, mixed = next(iter(loader_of(batch_size=50))), next(iter(mixed_loader(batch_size=50)))
+    assert plain.mix is None
+    whole = mixed.mix.share == 1
+    assert torch.equal(mixed.inputs[whole], plain.inputs[whole])
+    assert not torch.equal(mixed.inputs, plain.inputs)
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_layout_changes_strides_and_no_value(memory_format):
     split = split_of(50)
     loaders = (
-        loader_of(memory_format=memory_format),
+        mixed_loader(memory_format=memory_format),
         EvalLoader(split, 8, memory_format=memory_format),
     )
-    for loader, plain in zip(loaders, (loader_of(), EvalLoader(split, 8)), strict=True):
+    for loader, plain in zip(loaders, (mixed_loader(), EvalLoader(split, 8)), strict=True):
         batches = list(loader)
         assert all(batch.inputs.is_contiguous(memory_format=memory_format) for batch in batches)
         assert same(batches, list(plain))

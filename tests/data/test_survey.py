@@ -52,5 +52,5 @@ def test_data_whose_yaml_says_all_are_not_looked_for(name: str, config_of: Any) 
 def test_missing_files_and_wrong_values_are_errors(tmp_path: Path, config_of: Any) -> None:
     with pytest.raises(DataError, match="kdbench data fetch cifar10"):
         complete(config_of("cifar10"), tmp_path)
-    with pytest.raises(ConfigError, match="padding"):
-        complete(config_of("cifar10", padding=-1), tmp_path)
+    with pytest.raises(ConfigError, match="image_size"):
+        complete(config_of("cifar10", image_size=0), tmp_path)

@@ -1,5 +1,6 @@
 """Short loss curves, one per method: what its numbers are today. Run as a script it writes the files anew."""
 
+import itertools
 import json
 import re
 import sys
@@ -26,7 +27,7 @@ METHODS = sorted(path.stem for path in (config_root() / "method").glob("*.yaml")
 
 
 def curve(method: str) -> dict[str, Any]:
-    """Every term of ``method`` over five steps on fixed data, with the versions of its criteria."""
+    """Every term of ``method`` over five steps of each phase on fixed data, with the versions of its criteria."""
     (job,) = make_jobs(Composer(), [f"method={method}", *PAIR])
     nowhere = Store(FOLDER / "nowhere")
     links = ChainBuilder(nowhere, lambda *_: None).build(job).links
@@ -35,10 +36,12 @@ def curve(method: str) -> dict[str, Any]:
     student = builder.network(recipe, DATA)
     teachers = [builder.network(teacher, DATA) for teacher in recipe.teachers]
     made = builder.distiller(recipe, student, teachers, DATA, STEPS).train()
-    optimizer = made.configure_optimizers()["optimizer"]
     generator = torch.Generator().manual_seed(0)
     rows = []
-    for step in range(STEPS):
+    for phase, step in itertools.product(range(len(recipe.phase_epochs)), range(STEPS)):
+        if step == 0:
+            made.enter_phase(phase)
+            optimizer = made.configure_optimizers()["optimizer"]
         progress = Progress(step, STEPS, STEPS)
         made.progress = lambda progress=progress: progress  # type: ignore[method-assign] (there is no trainer to ask)
         index = torch.randperm(64, generator=generator)[:16]

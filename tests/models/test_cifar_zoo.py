@@ -77,7 +77,9 @@ def test_network_has_the_published_parameters_and_tap_shapes(name):
     for number, (channels, side) in enumerate(maps[1:], start=1):
         expected[f"stage{number}"] = expected[f"stage{number}.preact"] = (channels, side, side)
     spec = probe(network, list(network.taps), data)
-    assert spec.shapes == expected
+    shapes = dict(spec.shapes)
+    assert shapes.pop("last_map")[0] == pooled
+    assert shapes == expected
     assert spec.head is network.body.fc
 
 

@@ -79,7 +79,7 @@ def test_users_module_is_built_from_its_args_and_the_data(mine, make_data):
     network = create_network(mine("Net", width=6), make_data(num_classes=4), name="mine", seed=0, trusted=["mynets"])
     assert network(torch.rand(2, 3, 9, 9)).shape == (2, 4)
     assert network.head == "body.5"
-    assert list(network.taps) == ["pooled", "logits"]
+    assert list(network.taps) == ["last_map", "pooled", "logits"]
 
 
 def test_inplace_activations_are_switched_off(mine, make_data):

@@ -39,6 +39,7 @@ def test_network_taps_lie_within_it_and_name_the_classifiers_two_sides():
     network = _wrap(CifarResNet(8, num_classes=10), taps={"stem": Tap("act")}, heads=["fc"])
     assert network.taps == {
         "stem": Tap("body.act"),
+        "last_map": Tap("body.pool", "input"),
         "pooled": Tap("body.fc", "input"),
         "logits": Tap("body"),
     }

@@ -31,6 +31,22 @@ def test_probe_measures_canonical_taps_and_module_paths(network, make_data):
     }
 
 
+def test_probe_finds_the_norm_that_ran_last_before_a_tap(network, make_data):
+    norms = probe(network, ["body.conv", "stem", "stage2", "stage2.preact"], make_data()).norms
+    stage = network.body.stages[1][0]
+    assert norms == {
+        "stem": network.body.norm,
+        "stage2": stage.norm2,
+        "stage2.preact": stage.norm2,
+    }  # not the shortcut's
+    config = _config("kdbench.models.wrn.WideResNet", depth=10, width=1)
+    wide = create_network(config, make_data(), name="wrn", seed=0)
+    names = [f"stage{number}.preact" for number in (1, 2, 3)]
+    body = wide.body
+    found = probe(wide, names, make_data()).norms
+    assert list(found.values()) == [body.stages[1][0].norm1, body.stages[2][0].norm1, body.norm]
+
+
 def test_probe_leaves_modes_statistics_hooks_and_random_state_as_they_were(network, make_data):
     network.train()
     network.body.stages[0].eval()

@@ -2,10 +2,12 @@ import csv
 import io
 from dataclasses import replace
 
-from report_toy import collected, paths, study
+from report_toy import collected, gap, paths, study
 
+from kdbench.report.arms import arm_records, arm_table, markdown
 from kdbench.report.flags import find_flags
-from kdbench.report.tables import arm_records, arm_table, as_csv, as_markdown, markdown, network_table, score_table
+from kdbench.report.scores import against_root, one_family
+from kdbench.report.tables import as_csv, as_markdown, network_table, score_table
 from kdbench.report.words import claim_sentence, points, sentences
 
 
@@ -64,12 +66,18 @@ def test_columns_without_anything_to_say_are_left_out() -> None:
 
 def test_network_table_has_every_digest() -> None:
     result = collected(paths())
-    assert network_table(result.networks)[0].notes == [network.digest for network in result.networks]
+    assert network_table(result.networks)[-1].texts == [network.digest for network in result.networks]
 
 
 def test_scores_are_listed_best_first() -> None:
     middle = next(field for field in score_table(collected(paths())) if field.heading == "score, alpha 0.5")
     assert middle.values == sorted(value for value in middle.values or [] if value is not None)
+
+
+def test_students_of_every_teacher_are_scored_but_only_one_family_is_drawn() -> None:
+    scored = against_root(collected(gap()))
+    assert len(scored) == len(score_table(collected(gap()))[0].texts) == 4
+    assert len(one_family(scored)) == 1
 
 
 def test_sentence_gives_difference_interval_seeds_and_source() -> None:

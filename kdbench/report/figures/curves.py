@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from kdbench.report.figures._style import GRID, SERIES, Drawing, panel
 from kdbench.report.results import Network, StudyResult
+from kdbench.report.words import arrows
 
 _LINES = ("-", "--", ":")
 _SHOWN = len(SERIES) * len(_LINES)  # more lines than that cannot be told apart
@@ -35,7 +36,7 @@ def draw_curves(result: StudyResult) -> Drawing | None:
     for index, (label, (epochs, values)) in enumerate(curves.items()):
         if index < _SHOWN:
             axes.plot(epochs, values, color=SERIES[index % len(SERIES)], linestyle=_LINES[index // len(SERIES)],
-                      label=label.replace(" -> ", " \u2192 "))  # fmt: skip
+                      label=arrows(label))  # fmt: skip
         else:
             axes.plot(epochs, values, color=GRID, zorder=1)
     axes.set_xlabel("epoch")

@@ -46,7 +46,7 @@ def draw_paths(result: StudyResult) -> Drawing | None:
     columns = [root, *sorted(sizes, key=lambda name: -sizes[name])]
     places = layout([(root,), *taught], columns)
     rows = max(sum(chain[-1] == name for chain in taught) for name in columns[1:])
-    figure, axes = panel(_COLUMN * len(columns), _ROW * (rows + 3))
+    figure, axes = panel(max(4.8, _COLUMN * len(columns)), _ROW * (rows + 3))
     bottom = 1 + 1.3 / rows
     for chain, (column, height) in places.items():
         if chain[:-1] in places:

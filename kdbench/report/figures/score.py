@@ -9,7 +9,7 @@ import numpy as np
 from kdbench.metrics.distillation_score import ALPHAS, distillation_score
 from kdbench.report.figures._style import GREY, GRID, MARKERS, MUTED, SERIES, Drawing, panel, readable
 from kdbench.report.results import StudyResult
-from kdbench.report.scores import Scored, against_root
+from kdbench.report.scores import Scored, against_root, one_family
 
 _RANK_ALPHAS = (0.0, *ALPHAS, 1.0)
 _RANKED = 8  # lines of a bump chart that can be followed
@@ -21,7 +21,7 @@ def _sizes(scored: Sequence[Scored]) -> int:
 
 def draw_score(result: StudyResult) -> Drawing | None:
     """Score against relative size at three alphas; needs students of three sizes under one teacher."""
-    scored = against_root(result)
+    scored = one_family(against_root(result))
     if _sizes(scored) < 3:
         return None
     figure, axes = panel()
@@ -49,7 +49,7 @@ def draw_score(result: StudyResult) -> Drawing | None:
 
 def draw_ranks(result: StudyResult) -> Drawing | None:
     """Ranks of the chains as alpha moves; needs three students of two sizes under one teacher."""
-    scored = against_root(result)
+    scored = one_family(against_root(result))
     if len(scored) < 3 or _sizes(scored) < 2:
         return None
     ranks = {alpha: sorted(scored, key=lambda one: one.score(alpha)) for alpha in _RANK_ALPHAS}
@@ -78,7 +78,7 @@ def draw_ranks(result: StudyResult) -> Drawing | None:
 
 def draw_levels(result: StudyResult) -> Drawing | None:
     """Accuracy kept against size kept, with lines of equal score; needs students of two sizes under one teacher."""
-    scored = against_root(result)
+    scored = one_family(against_root(result))
     if _sizes(scored) < 2:
         return None
     figure, axes = panel()

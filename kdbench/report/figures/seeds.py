@@ -5,6 +5,7 @@ from __future__ import annotations
 from kdbench.report.figures._style import BLUE, GREY, INK, ORANGE, Drawing, panel
 from kdbench.report.results import StudyResult
 from kdbench.report.summary import summarise
+from kdbench.report.words import arrows
 
 
 def draw_seeds(result: StudyResult) -> Drawing | None:
@@ -36,7 +37,7 @@ def draw_seeds(result: StudyResult) -> Drawing | None:
 
 def _wrapped(label: str) -> str:
     """In two lines where it is long, so that the figure keeps its width for the numbers."""
-    words = label.replace(" -> ", " \u2192 ").split(" ")
+    words = arrows(label).split(" ")
     if len(label) < 24:
         return " ".join(words)
     half = (len(words) + 1) // 2 + (len(words) + 1) // 2 % 2
