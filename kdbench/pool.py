@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -26,7 +26,7 @@ PRELOAD = (
     "kdbench.core.lean",
     "torch",
     "pytorch_lightning",
-    "kdbench.runner",
+    "kdbench.measure",
 )  # imported once, by the server that trainings are forked from
 GRACE = 60.0  # seconds for a stopped training to save its state
 REPORT_EVERY = 0.1  # seconds between a worker's messages about its steps
@@ -81,15 +81,25 @@ def _work(connection: Connection, parent: Connection, node: Node, settings: Sett
             connection.send(("end", outcome))
 
 
-def _check(connection: Connection, parent: Connection, recipes: Sequence[Recipe], settings: Settings) -> None:
-    from kdbench.runner import check_all
+def _check(connection: Connection, parent: Connection, missing: Sequence[Recipe], finals: Sequence[Recipe],
+           settings: Settings) -> None:  # fmt: skip
+    from kdbench.measure import check_plan
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent(parent)
     try:
-        connection.send(("checked", *check_all(recipes, settings)))
+        connection.send(("checked", *check_plan(missing, finals, settings)))
     except Exception as error:  # noqa: BLE001 (what cannot be built must not be trained, whatever the reason)
         connection.send(("checked", [describe_failure(error).reason], {}))
+
+
+def _measure(connection: Connection, parent: Connection, recipes: Sequence[Recipe], settings: Settings) -> None:
+    """What a worker does that measures: a signal ends it at once, since every result is kept when it is there."""
+    from kdbench.measure import measure_here
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_parent(parent)
+    connection.send(("end", measure_here(recipes, settings, lambda text: connection.send(("say", text)))))
 
 
 @dataclass
@@ -126,14 +136,14 @@ class Pool:
         held.close()
         return process, ours, watched
 
-    def check(self, recipes: Sequence[Recipe]) -> tuple[list[str], dict[str, str]]:
-        """:func:`kdbench.runner.check_all` in a worker, so that this process needs no torch.
+    def check(self, missing: Sequence[Recipe], finals: Sequence[Recipe]) -> tuple[list[str], dict[str, str]]:
+        """:func:`kdbench.measure.check_plan` in a worker, so that this process needs no torch.
 
         Raises:
             UserError: The worker died.
             Stopped: A signal asked for it.
         """
-        process, connection, parent = self._start(_check, recipes, self._settings)
+        process, connection, parent = self._start(_check, missing, finals, self._settings)
         try:
             while not connection.poll(0.1):
                 raise_if_stopped()
@@ -177,6 +187,40 @@ class Pool:
             self._stop(running, board)
             raise
         return outcomes
+
+    def measure(self, recipes: Sequence[Recipe], say: Callable[[str], None], *, workers: int) -> dict[str, Outcome]:
+        """:func:`kdbench.measure.measure_here` in workers, each with a share of the networks.
+
+        Raises:
+            Stopped: A signal asked for it; what was measured is kept.
+        """
+        shares = [recipes[slot::workers] for slot in range(min(workers, len(recipes)))]
+        started = [
+            self._start(_measure, share, replace(self._settings, slot=slot)) for slot, share in enumerate(shares)
+        ]
+        processes = {connection: process for process, connection, _ in started}
+        failures: dict[str, Outcome] = {}
+        try:
+            while processes:
+                raise_if_stopped()
+                for source in wait(list(processes), timeout=0.2):
+                    assert isinstance(source, Connection)
+                    try:
+                        kind, content = source.recv()
+                    except (EOFError, OSError):
+                        (process := processes.pop(source)).join()
+                        failures[f"eval-worker-{process.pid}"] = Outcome("failed", _death(process.exitcode))
+                        continue
+                    if kind == "say":
+                        say(content)
+                    else:
+                        failures |= content
+                        processes.pop(source)
+        finally:
+            for process, _, parent in started:
+                parent.close()  # ends what still runs
+                process.join()
+        return failures
 
     def _settle(self, waiting: dict[str, Recipe], outcomes: dict[str, Outcome], board: Board) -> None:
         """Gives up what can no longer be made: in order, so that descendants of descendants are found too."""

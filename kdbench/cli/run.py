@@ -7,12 +7,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kdbench.cache.savings import savings
 from kdbench.cli.hydra_app import hydra_app
-from kdbench.cli.show import Live, cache_notes, show_plan, show_results, write_run
+from kdbench.cli.show import Live, cache_notes, eval_notes, show_plan, show_results, write_run
 from kdbench.config.checks import TRAINER_KEYS
 from kdbench.config.compose import Composer
 from kdbench.config.jobs import Job, is_hydra, make_jobs, with_data
@@ -117,14 +118,16 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool, command: str = "") -> Resul
     chains = _chains(jobs, store)
     _check_surroundings(chains)
     plan = make_plan(chains, store)
-    show_plan(plan, cache_notes(savings(plan.missing), kept=config["cache"]["kind"] == "teacher"))
+    notes = cache_notes(savings(plan.missing), kept=config["cache"]["kind"] == "teacher")
+    show_plan(plan, [*notes, *eval_notes(plan, store, config.get("eval", {}))])
     if config["dry_run"]:
         return Result(DONE, plan, store)
     workers = config["sweep"]["workers"] if multirun else 1
     settings = make_settings(chains, workers=workers, multirun=multirun)
     outcomes = execute(plan, settings, multirun=multirun, workers=workers)
+    unmeasured = measure(plan, settings, multirun=multirun, workers=workers)
     try:
-        write_run(plan, outcomes, settings, command)
+        write_run(plan, outcomes, unmeasured, settings, command)
     except OSError as error:  # a full or read-only disk: the networks and their numbers are what counts
         print_line(make_console(), f"note: no record of this run in {settings.run_dir}: {error.strerror}")
     show_results(plan, outcomes, settings)
@@ -132,7 +135,7 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool, command: str = "") -> Resul
         from kdbench.cli.report import show_report  # needs NumPy, which help and configs do not
 
         show_report(settings.run_dir)
-    failed = any(outcome.status in ("failed", "stopped") for outcome in outcomes.values())
+    failed = unmeasured or any(outcome.status in ("failed", "stopped") for outcome in outcomes.values())
     return Result(FAILED if failed else DONE, plan, store)
 
 
@@ -169,7 +172,7 @@ def _common(job: Job) -> dict[str, Any]:
     config = job.config
     trainer = {f"trainer.{key}": value for key, value in config["trainer"].items() if key not in TRAINER_KEYS}
     name, root = config["dataset"]["name"], config["dataset"]["root"]
-    shared = {key: config.get(key, {}) for key in ("paths", "logger", "sweep", "trust", "dry_run")}
+    shared = {key: config.get(key, {}) for key in ("paths", "logger", "eval", "sweep", "trust", "dry_run")}
     cache = {f"cache.{key}": config["cache"].get(key) for key in ("kind", "check")}
     return {**trainer, **cache, **shared, f"dataset.root (of dataset.name={name})": root}
 
@@ -219,11 +222,11 @@ def execute(plan: Plan, settings: Settings, *, multirun: bool, workers: int) -> 
 
 
 def _execute_here(plan: Plan, settings: Settings, live: Live) -> dict[str, Outcome]:
-    if not plan.missing:
+    if not plan.missing and not plan.unmeasured(settings.store, settings.evaluations):
         return {}
-    from kdbench.runner import check_all
+    from kdbench.measure import check_plan
 
-    problems, unsuitable = check_all(plan.missing, settings)
+    problems, unsuitable = check_plan(plan.missing, plan.finals, settings)
     if lines := [*problems, *unsuitable.values()]:
         raise ConfigError(lines)
     settings.store.ensure_writable()
@@ -231,11 +234,29 @@ def _execute_here(plan: Plan, settings: Settings, live: Live) -> dict[str, Outco
 
 
 def _execute_in_workers(plan: Plan, settings: Settings, live: Live, workers: int) -> dict[str, Outcome]:
-    if not plan.missing:
+    if not plan.missing and not plan.unmeasured(settings.store, settings.evaluations):
         return {}
     pool = Pool(settings)
-    problems, unsuitable = pool.check(plan.missing)
+    problems, unsuitable = pool.check(plan.missing, plan.finals)
     if problems:
         raise ConfigError(problems)
     settings.store.ensure_writable()
     return pool.run(plan, live, workers=workers, skip=unsuitable)
+
+
+def measure(plan: Plan, settings: Settings, *, multirun: bool, workers: int) -> dict[str, Outcome]:
+    """Makes the evaluations that networks of the plan still lack, as far as they were trained; the failures by name.
+
+    Raises:
+        Stopped: A signal asked for it; what was measured is kept.
+    """
+    lacking = plan.unmeasured(settings.store, settings.evaluations)
+    recipes = [recipe for recipe in lacking if settings.store.get(recipe.digest) is not None]
+    say = partial(print_line, make_console())
+    if not recipes:
+        return {}
+    if multirun:
+        return Pool(settings).measure(recipes, say, workers=workers)
+    from kdbench.measure import measure_here
+
+    return measure_here(recipes, settings, say)

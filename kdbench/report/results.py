@@ -41,6 +41,7 @@ class Network:
         teacher_digest: The nearest network that taught it.
         root_digest: The first network of its chain.
         evals: Later measurements by name.
+        headlines: The number of each that the run asked for, by its heading.
         history: One row per epoch.
     """
 
@@ -69,6 +70,7 @@ class Network:
     teacher_digest: str | None = None
     root_digest: str | None = None
     evals: Mapping[str, Any] = field(default_factory=dict)
+    headlines: Mapping[str, float | None] = field(default_factory=dict)
     history: tuple[Mapping[str, float], ...] = field(default=(), repr=False)
 
     @property
