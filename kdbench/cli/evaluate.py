@@ -56,6 +56,8 @@ def _show(name: str, result: Mapping[str, Any], console: Console) -> None:
             print_columns(
                 [Column(f"  {column}", [_text(row[column]) for row in value]) for column in value[0]], console
             )
+        elif isinstance(value, list) and value and isinstance(value[0], list):
+            print_line(console, f"  {key:<12} {len(value)} x {len(value[0])} numbers")
         else:
             print_line(console, f"  {key:<12} {_text(value)}")
 

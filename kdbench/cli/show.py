@@ -214,6 +214,7 @@ def write_run(plan: Plan, outcomes: Mapping[str, Outcome], unmeasured: Mapping[s
     jobs = [
         {
             "arm": chain.job.arm,
+            "condition": chain.job.condition,
             "protocol": chain.job.config["protocol"]["name"],
             "overrides": list(chain.job.overrides),
             "unused": list(chain.job.unused),

@@ -89,6 +89,7 @@ class Arm:
         chain: Names from the teacher to the final network.
         method: As of its networks.
         networks: The final networks, one per seed.
+        condition: Of its study; empty where there is none.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Arm:
     chain: tuple[str, ...]
     method: str | None
     networks: tuple[Network, ...]
+    condition: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,7 @@ class Claim:
         verdict: Computed by the study, never by hand: ``supported``, ``not supported``, ``undecided at n=3``.
         source: Paper and table.
         confidence: How surely we know the published value.
+        measure: ``NAME.KEY`` of an evaluation, where it is not about test accuracy.
     """
 
     text: str
@@ -182,6 +185,7 @@ class Claim:
     verdict: str
     source: str
     confidence: str
+    measure: str = ""
 
 
 @dataclass(frozen=True)
