@@ -22,7 +22,8 @@ def draw_landscape(result: StudyResult) -> Drawing | None:
     surfaces = [_rise(arm) for arm in arms]
     columns = min(len(arms), 3)
     figure = Figure(figsize=(2.2 * columns, 2.4 * math.ceil(len(arms) / columns)))
-    all_axes = figure.subplots(math.ceil(len(arms) / columns), columns, squeeze=False, sharex=True, sharey=True).flat
+    panels = figure.subplots(math.ceil(len(arms) / columns), columns, squeeze=False, sharex=True, sharey=True)
+    all_axes = list(panels.flat)
     levels = np.geomspace(0.05, max(0.1, *(np.nanmax(surface) for surface in surfaces)), 9)
     for axes, arm, surface in zip(all_axes, arms, surfaces, strict=False):
         places = arm.networks[0].evals["landscape"]["places"]
@@ -32,11 +33,11 @@ def draw_landscape(result: StudyResult) -> Drawing | None:
         axes.set_title(arrows(arm.label), fontsize=7.5)
         axes.set_aspect("equal")
         axes.grid(visible=False)
-    for axes in list(all_axes)[len(arms) :]:
+    for axes in all_axes[len(arms) :]:
         axes.set_visible(False)
     return Drawing(figure, "Loss around the weights",
                    "Rise of the test loss above that of the trained network (+), in nats, along two random directions "
-                   f"in norms of the filters; seed {arms[0].networks[0].seed} of each arm, the same levels.")  # fmt: skip
+                   f"in norms of the filters; seed {arms[0].networks[0].seed} of each arm, equal levels.")  # fmt: skip
 
 
 def _measured(arm: Arm) -> bool:
