@@ -178,8 +178,7 @@ def measured(
         dataclasses.replace(one, evals={"landscape": {"rise": values[one.digest]}}) for one in plain.networks
     )
     jobs = [{"arm": one.digest.split()[0], "protocol": "clean",
-             "networks": [{"name": name, "digest": one.digest if name == one.chain[-1] else name} for name in one.chain]}
-            for one in networks]  # fmt: skip
+             "networks": [{"name": name, "digest": one.digest} for name in one.chain]} for one in networks]  # fmt: skip
     arms = (Arm("run", "run", ("xs",), None, networks),)
     study = {**STUDY, "claims": [{**STUDY["claims"][0], "measure": "landscape.rise", **claim}]}
     return _of_study(dataclasses.replace(plain, networks=networks, arms=arms), study, jobs).claims[0]
@@ -210,7 +209,8 @@ def test_arms_are_compared_under_the_same_condition_alone() -> None:
     twice = tuple(dataclasses.replace(one, digest=f"{one.digest} {noise}", test_acc=one.test_acc - 10 * noise)
                   for noise in (0, 1) for one in plain.networks)  # fmt: skip
     jobs = [{"arm": one.digest.split()[0], "condition": f"noise {one.digest[-1]}", "protocol": "clean",
-             "networks": [{"name": "l", "digest": "l"}, {"name": "xs", "digest": one.digest}]} for one in twice]  # fmt: skip
+             "networks": [{"name": "l", "digest": "l"}, {"name": "xs", "digest": one.digest}]}
+            for one in twice]  # fmt: skip
     arms = (Arm("run", "run", ("xs",), None, twice),)
     claims = [{"text": "longer is better", "better": {"arm": ["longer"]}, "than": {"arm": "kd"}}]
     found = _of_study(dataclasses.replace(plain, networks=twice, arms=arms), {**STUDY, "claims": claims}, jobs)
