@@ -198,16 +198,17 @@ def _marks(recipe: Recipe) -> tuple[str, ...]:
     return tuple(marks)
 
 
-def write_run(plan: Plan, outcomes: Mapping[str, Outcome], unmeasured: Mapping[str, Outcome], settings: Settings,
-              command: str) -> None:  # fmt: skip
+def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings, command: str,
+              unmeasured: Mapping[str, Outcome] | None = None, **more: Any) -> None:  # fmt: skip
     """Writes ``run.json`` (jobs, networks, outcomes) and one text file for each failure, into the run's folder.
 
     Args:
         plan: What was planned.
         outcomes: What came of it.
-        unmeasured: Failures of evaluations by their names.
         settings: Where to write.
         command: What was typed; empty if nobody typed it.
+        unmeasured: Failures of evaluations by their names.
+        more: What else shall stand in the record.
     """
     folder = settings.run_dir
     folder.mkdir(parents=True, exist_ok=True)
@@ -224,18 +225,14 @@ def write_run(plan: Plan, outcomes: Mapping[str, Outcome], unmeasured: Mapping[s
     ]
     ended = {digest: outcomes.get(digest, IN_STORE) for digest in plan.nodes}
     statuses = {digest: {"status": outcome.status, "reason": outcome.reason} for digest, outcome in ended.items()}
-    record = {
-        "command": command,
-        "study": plan.chains[0].job.config["study"],
-        "eval": settings.evaluations,
-        "unmeasured": {name: outcome.reason for name, outcome in unmeasured.items()},
-        "jobs": jobs,
-        "networks": statuses,
-    }
+    failures = {name: outcome.reason for name, outcome in (unmeasured or {}).items()}
+    study, evaluations = plan.chains[0].job.config["study"], settings.evaluations
+    record = {"command": command, "study": study, "eval": evaluations, "unmeasured": failures, "jobs": jobs,
+              "networks": statuses, **more}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record, indent=1) + "\n")
     named = {f"{plan.nodes[digest].recipe.name}-{digest[:8]}": outcome for digest, outcome in outcomes.items()}
     shutil.rmtree(folder / "failures", ignore_errors=True)  # of an earlier attempt
-    for name, outcome in (named | dict(unmeasured)).items():
+    for name, outcome in (named | dict(unmeasured or {})).items():
         if outcome.status == "failed":
             (folder / "failures").mkdir(exist_ok=True)
             (folder / "failures" / f"{name}.txt").write_text(f"{outcome.reason}\n\n{outcome.details}")

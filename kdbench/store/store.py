@@ -257,10 +257,14 @@ class Store:
         Raises:
             StoreError: A record is not what was written.
         """
-        made = [record for record in self.evals(digest) if record.get("split") == split and "headline" in record]
-        return {
-            record["evaluation"]: record for record in made if wanted.get(record["evaluation"]) == record["options"]
+        made = {
+            record["evaluation"]: record
+            for record in self.evals(digest)
+            if record.get("split") == split
+            and "headline" in record
+            and wanted.get(record["evaluation"]) == record["options"]
         }
+        return {name: made[name] for name in wanted if name in made}
 
     def _folder(self, digest: str) -> Path:
         return self.root / digest[:2] / digest
