@@ -20,17 +20,17 @@ def draw_landscape(result: StudyResult) -> Drawing | None:
     if not arms:
         return None
     surfaces = [_rise(arm) for arm in arms]
-    columns = min(len(arms), 3)
-    figure = Figure(figsize=(2.2 * columns, 2.4 * math.ceil(len(arms) / columns)))
+    columns = min(len(arms), 2)
+    figure = Figure(figsize=(2.4 * columns, 2.6 * math.ceil(len(arms) / columns)))
     panels = figure.subplots(math.ceil(len(arms) / columns), columns, squeeze=False, sharex=True, sharey=True)
     all_axes = list(panels.flat)
     levels = np.geomspace(0.05, max(0.1, *(np.nanmax(surface) for surface in surfaces)), 9)
     for axes, arm, surface in zip(all_axes, arms, surfaces, strict=False):
         places = arm.networks[0].evals["landscape"]["places"]
         lines = axes.contour(places, places, surface, levels=levels, colors=BLUE, linewidths=1.0)
-        axes.clabel(lines, fontsize=6.5, fmt="%.2g")
+        axes.clabel(lines, fontsize=8.5, fmt="%.2g")
         axes.plot([0], [0], marker="+", color=INK)
-        axes.set_title(arrows(arm.label), fontsize=7.5)
+        axes.set_title(arrows(arm.label), fontsize=8.5)
         axes.set_aspect("equal")
         axes.grid(visible=False)
     for axes in all_axes[len(arms) :]:
