@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from kdbench.config.recipes import Chain, Link
 from kdbench.core.recipe import Recipe, topological
@@ -42,6 +42,35 @@ class Plan:
     def missing(self) -> list[Recipe]:
         """What is not in the store yet, in an order in which it can be made."""
         return [node.recipe for node in self.nodes.values() if node.entry is None]
+
+    @cached_property
+    def measured(self) -> list[Recipe]:
+        """What ``eval=[...]`` measures, each once: every job's last network, and those that taught it.
+
+        Of the teachers only those that the job names and that know the same data; never random weights.
+        """
+        found: dict[str, Recipe] = {}
+        for chain in self.chains:
+            last = chain.links[-1].recipe
+            named = {link.recipe.digest for link in chain.links}
+            for recipe in (*last.teachers, last):
+                random, same_data = recipe.network["train"] == "random", recipe.data["name"] == last.data["name"]
+                if recipe.digest in named and same_data and not random:
+                    found.setdefault(recipe.digest, recipe)
+        return list(found.values())
+
+    def unmeasured(self, store: Store, evaluations: Mapping[str, Any]) -> list[Recipe]:
+        """Those of :attr:`measured` that lack some of the evaluations.
+
+        Raises:
+            StoreError: A measurement is damaged.
+        """
+        return [one for one in self.measured if len(store.find_evals(one.digest, evaluations)) < len(evaluations)]
+
+    @cached_property
+    def finals(self) -> list[Recipe]:
+        """The last network of every job, each once."""
+        return list({chain.links[-1].recipe.digest: chain.links[-1].recipe for chain in self.chains}.values())
 
     @cached_property
     def links(self) -> list[Link]:

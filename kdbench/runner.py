@@ -20,8 +20,8 @@ import kdbench
 from kdbench.cache.identity import evaluation_pass, teaching
 from kdbench.cache.recalls import make_recalls
 from kdbench.cache.teacher import Source, TeacherCache
-from kdbench.config.build import LAYOUTS, Builder, UnsuitableError, make_evaluations
-from kdbench.core.errors import ConfigError, Problems, TrainingError, nearest
+from kdbench.config.build import LAYOUTS, Builder, UnsuitableError
+from kdbench.core.errors import ConfigError, TrainingError, nearest
 from kdbench.core.recipe import Recipe, digest_of
 from kdbench.core.signals import raise_if_stopped
 from kdbench.data.load import DataSplits, ImageSplit
@@ -36,7 +36,6 @@ from kdbench.metrics.cost import count_macs, count_parameters, latency
 from kdbench.metrics.evaluate import evaluate
 from kdbench.models.network import Network
 from kdbench.optim import schedule_notes
-from kdbench.samples import read_samples
 from kdbench.settings import Settings, cores
 from kdbench.store import Draft, Entry
 from kdbench.store.cache import OutputCache
@@ -307,7 +306,7 @@ def check_all(recipes: Iterable[Recipe], settings: Settings) -> tuple[list[str],
     unsuitable: dict[str, str] = {}
     known: dict[str, str | None] = {}
     for recipe in recipes:
-        key = digest_of(_without_seeds(recipe))
+        key = digest_of(without_seeds(recipe))
         if key not in known:
             known[key] = None
             try:
@@ -321,8 +320,9 @@ def check_all(recipes: Iterable[Recipe], settings: Settings) -> tuple[list[str],
     return problems, unsuitable
 
 
-def _without_seeds(recipe: Recipe) -> dict[str, Any]:
-    return replace(recipe, seed=0, teachers=()).to_dict() | {"teachers": [_without_seeds(t) for t in recipe.teachers]}
+def without_seeds(recipe: Recipe) -> dict[str, Any]:
+    """The content of a recipe with all seeds zero: equal for what can be built, and measured, in the same way."""
+    return replace(recipe, seed=0, teachers=()).to_dict() | {"teachers": [without_seeds(t) for t in recipe.teachers]}
 
 
 def environment(settings: Settings, device: torch.device) -> dict[str, Any]:
@@ -348,48 +348,3 @@ def _commit() -> str | None:
         return None
     asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False)
     return asked.stdout.strip() or None
-
-
-def evaluate_entry(entry: Entry, evaluations: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any], *,
-                   split: str) -> dict[str, Any]:  # fmt: skip
-    """Further measurements of a stored network.
-
-    Args:
-        entry: What to measure.
-        evaluations: Config of each evaluation by its name.
-        config: A job's config, for paths and devices.
-        split: ``val`` or ``test``.
-
-    Raises:
-        ConfigError: An evaluation cannot be built or made of this network, or there is no such split or dataset.
-    """
-    made = make_evaluations(evaluations)
-    settings = Settings(
-        outputs=Path(config["paths"]["outputs"]).expanduser(),
-        data_dir=Path(config["paths"]["data"]).expanduser(),
-        run_dir=Path(),
-        roots={entry.recipe.data["name"]: config["dataset"]["root"]},
-        accelerator=config["trainer"]["accelerator"],
-        threads=config["trainer"]["threads"] or cores(),
-        trusted=tuple(config["trust"]),
-        eval_batch_size=config["trainer"]["eval_batch_size"],
-    )
-    trainer = Trainer(settings)
-    data = trainer.builder.data(entry.recipe)
-    samples = data.val if split == "val" else data.test
-    if samples is None:
-        raise ConfigError(f"{entry.id} was trained without a validation split; use --split test")
-    others = {name: [read_samples(wanted, data, settings.data_dir, where=f"eval.{name}.dataset")
-                     for wanted in evaluation.also_reads] for name, evaluation in made.items()}  # fmt: skip
-    network = trainer.builder.trained(entry.digest).to(trainer.device)
-    teachers = [trainer.builder.trained(teacher.digest).to(trainer.device) for teacher in entry.recipe.teachers]
-    problems = Problems()
-    for evaluation in made.values():
-        with problems.catching():
-            evaluation.check(network, teachers, data.spec)
-    problems.check()
-    load = partial(EvalLoader, batch_size=settings.eval_batch_size, device=trainer.device)
-    return {
-        name: evaluation(network, load(samples), teachers, data.spec, *map(load, others[name]))
-        for name, evaluation in made.items()
-    }

@@ -36,6 +36,7 @@ class Settings:
         cache: Whether what teachers say is kept on disk.
         cache_check: Rows of it that the live teacher answers again whenever they are opened.
         loggers: Options of each chosen logger.
+        evaluations: Options of each chosen evaluation.
         run_dir: This command's own folder.
         project: Name of the study, for loggers.
         group: Name of the sweep, for loggers.
@@ -59,6 +60,7 @@ class Settings:
     cache: bool = False
     cache_check: int = 32
     loggers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     project: str = "kdbench"
     group: str = ""
 
@@ -112,6 +114,7 @@ def make_settings(chains: Sequence[Chain], *, workers: int, share: int, multirun
         cache=config["cache"]["kind"] == "teacher",
         cache_check=config["cache"].get("check", 32),
         loggers=config.get("logger", {}),
+        evaluations=config.get("eval", {}),
         project="kdbench" if config["study"]["name"] == NONE else config["study"]["name"],
         group=name,
     )

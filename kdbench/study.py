@@ -25,13 +25,36 @@ PUBLISHED = Path(__file__).parent / "report" / "published"
 
 
 @dataclass(frozen=True)
+class Measure:
+    """What arms are compared by.
+
+    Attributes:
+        name: ``NAME.KEY`` of a result of an evaluation; empty for test accuracy, in percent.
+        smaller_is_better: Whether it counts against an arm.
+    """
+
+    name: str = ""
+    smaller_is_better: bool = False
+
+    @property
+    def margin(self) -> float:
+        """A gain that is surely smaller is no gain worth claiming; in the measure's unit."""
+        return MARGIN if not self.name or self.name.endswith("acc") else 0.0
+
+    def of(self, network: Network) -> float | None:
+        """Of one network; ``None`` where nobody measured it."""
+        name, _, key = self.name.partition(".")
+        return network.evals.get(name, {}).get(key) if self.name else network.test_acc
+
+
+@dataclass(frozen=True)
 class Test:
     """Two arms over the seeds that they share.
 
     Attributes:
         arm: The one that is tested.
         reference: The one it is compared with.
-        difference: In points, over seeds.
+        difference: Arm minus reference, over seeds; of accuracies in points.
         p: Of the paired t test, two-sided; ``None`` for fewer than two seeds.
         corrected: By Holm over the tests made together.
     """
@@ -41,16 +64,24 @@ class Test:
     difference: Summary
     p: float | None
     corrected: float | None = None
+    measure: Measure = Measure()
+
+    @property
+    def gain(self) -> float:
+        """The mean difference, positive where the arm is better."""
+        return -self.difference.mean if self.measure.smaller_is_better else self.difference.mean
 
     @property
     def supported(self) -> bool:
         """Whether the arm is better: significantly so, and by the sign."""
-        return self.corrected is not None and self.corrected < ALPHA and self.difference.mean > 0
+        return self.corrected is not None and self.corrected < ALPHA and self.gain > 0
 
     @property
     def refuted(self) -> bool:
-        """Whether a gain of :data:`MARGIN` points or more lies outside the interval."""
-        return self.difference.high is not None and self.difference.high < MARGIN
+        """Whether a gain of the measure's margin or more lies outside the interval."""
+        if self.difference.high is None:
+            return False
+        return self.gain + (self.difference.high - self.difference.mean) < self.measure.margin
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
@@ -67,14 +98,15 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def compare(pairs: Sequence[tuple[Arm, Arm]]) -> list[Test]:
-    """Paired tests of arms against references, corrected together; pairs that share no seed are left out."""
+def compare(pairs: Sequence[tuple[Arm, Arm]], measure: Measure = Measure()) -> list[Test]:
+    """Paired tests of arms against references, corrected together; pairs that share no measured seed are left out."""
     tests = []
     for arm, reference in pairs:
-        theirs = {network.seed: network.test_acc for network in reference.networks}
-        differences = [one.test_acc - theirs[one.seed] for one in arm.networks if one.seed in theirs]
+        ours, theirs = ({one.seed: value for one in side.networks if (value := measure.of(one)) is not None}
+                        for side in (arm, reference))  # fmt: skip
+        differences = [value - theirs[seed] for seed, value in ours.items() if seed in theirs]
         if differences:
-            tests.append(Test(arm, reference, summarise(differences), paired_p_value(differences)))
+            tests.append(Test(arm, reference, summarise(differences), paired_p_value(differences), measure=measure))
     return [replace(test, corrected=value) for test, value in zip(tests, holm([test.p for test in tests]), strict=True)]
 
 
@@ -102,7 +134,7 @@ def _of_study(result: StudyResult, study: Mapping[str, Any], jobs: Sequence[Mapp
         (arm, reference)
         for arm in arms
         for reference in arms
-        if reference.chain in references and reference.chain[-1] == arm.chain[-1] and reference is not arm
+        if reference.chain in references and _comparable(arm, reference)
         and _plain(reference, study)
     ]  # fmt: skip
     comparisons = [
@@ -134,27 +166,35 @@ def _failed(flags: Sequence[str]) -> list[str]:
 def _arms(result: StudyResult, study: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> tuple[Arm, ...]:
     """The study's arms, a chain each, in its order; replicates by seed."""
     known = {network.digest: network for network in result.networks}
-    found: dict[tuple[str, tuple[str, ...]], dict[str, Network]] = {}
+    found: dict[tuple[str, str, tuple[str, ...]], dict[str, Network]] = {}
     for job in jobs:
         digest = job["networks"][-1]["digest"]
         if digest in known:
             chain = tuple(network["name"] for network in job["networks"])
-            found.setdefault((job["arm"], chain), {})[digest] = known[digest]
-    sharing = [chain for _, chain in found]
+            found.setdefault((job["arm"], job.get("condition", ""), chain), {})[digest] = known[digest]
+    sharing = [(condition, chain) for _, condition, chain in found]
     return tuple(
         Arm(
-            name=f"{arm}: {' -> '.join(chain)}",
-            label=" -> ".join(chain) + (f" ({arm})" if sharing.count(chain) > 1 else ""),
+            name=f"{arm}: {' -> '.join(chain)}" + (condition and f", {condition}"),
+            label=" -> ".join(chain)
+            + (f" ({arm})" if sharing.count((condition, chain)) > 1 else "")
+            + (condition and f", {condition}"),
             chain=chain,
             method=next(iter(networks.values())).method,
             networks=tuple(networks.values()),
+            condition=condition,
         )
-        for (arm, chain), networks in found.items()
+        for (arm, condition, chain), networks in found.items()
     )
 
 
 def _key(arm: Arm) -> str:
     return arm.name.split(":")[0]
+
+
+def _comparable(arm: Arm, other: Arm) -> bool:
+    """Whether two arms make the same student under the same condition."""
+    return arm.chain[-1] == other.chain[-1] and arm.condition == other.condition and arm is not other
 
 
 def _plain(arm: Arm, study: Mapping[str, Any]) -> bool:
@@ -170,7 +210,8 @@ def _chains(study: Mapping[str, Any], ends: Mapping[str, Any]) -> list[tuple[str
 def _chosen(arms: Sequence[Arm], study: Mapping[str, Any], where: Mapping[str, Any]) -> list[Arm]:
     """The arms that one side of a claim speaks of: by the arm's name, or by their chains."""
     if "arm" in where:
-        return [arm for arm in arms if _key(arm) == where["arm"]]
+        names = where["arm"] if isinstance(where["arm"], list) else [where["arm"]]
+        return [arm for arm in arms if _key(arm) in names]
     wanted = _chains(study, where)
     return [arm for arm in arms if arm.chain in wanted and _plain(arm, study)]
 
@@ -181,23 +222,23 @@ def _chosen(arms: Sequence[Arm], study: Mapping[str, Any], where: Mapping[str, A
 def _every(tests: Sequence[Test]) -> tuple[str, Test]:
     verdict = "supported" if all(test.supported for test in tests) else "undecided"
     verdict = "not supported" if any(test.refuted for test in tests) else verdict
-    return verdict, min(tests, key=lambda test: test.difference.mean)
+    return verdict, min(tests, key=lambda test: test.gain)
 
 
 def _some(tests: Sequence[Test]) -> tuple[str, Test]:
     verdict = "supported" if any(test.supported for test in tests) else "undecided"
     verdict = "not supported" if all(test.refuted for test in tests) else verdict
-    return verdict, max(tests, key=lambda test: test.difference.mean)
+    return verdict, max(tests, key=lambda test: test.gain)
 
 
-def _against_others(arms: Sequence[Arm], best: Callable[[str], Arm | None]) -> list[Test]:
+def _against_others(arms: Sequence[Arm], best: Callable[[str], Arm | None], measure: Measure) -> list[Test]:
     """Tests of the arm that should be the best one of those with its student, against each of the others."""
     pairs = []
     for student in dict.fromkeys(arm.chain[-1] for arm in arms):
         if (favourite := best(student)) is not None:
             rivals = [arm for arm in arms if arm.chain[-1] == student and arm is not favourite]
             pairs += [(favourite, rival) for rival in rivals]
-    return compare(pairs)
+    return compare(pairs, measure)
 
 
 def _longest(arms: Sequence[Arm], student: str) -> Arm:
@@ -218,13 +259,13 @@ def _halfway(arms: Sequence[Arm], all_arms: Sequence[Arm], student: str) -> Arm 
 def _tests_of(claim: Mapping[str, Any], arms: Sequence[Arm], study: Mapping[str, Any]) -> list[Test]:
     better = _chosen(arms, study, claim["better"])
     quantifier = claim.get("quantifier", "every")
+    measure = Measure(claim.get("measure", ""), claim.get("smaller_is_better", False))
     if quantifier == "longest_is_best":
-        return _against_others(better, partial(_longest, better))
+        return _against_others(better, partial(_longest, better), measure)
     if quantifier == "chosen":
-        return _against_others(better, partial(_halfway, better, arms))
+        return _against_others(better, partial(_halfway, better, arms), measure)
     than = _chosen(arms, study, claim["than"])
-    return compare([(arm, other) for arm in better for other in than
-                    if arm.chain[-1] == other.chain[-1] and arm is not other])  # fmt: skip
+    return compare([(arm, other) for arm in better for other in than if _comparable(arm, other)], measure)
 
 
 def _claim(claim: Mapping[str, Any], arms: Sequence[Arm], study: Mapping[str, Any],
@@ -233,7 +274,16 @@ def _claim(claim: Mapping[str, Any], arms: Sequence[Arm], study: Mapping[str, An
     source = str(study["source"])
     if not tests:
         return Claim(
-            claim["text"], "", "", None, None, "above", None, "cannot be judged: an arm is missing", source, ""
+            claim["text"],
+            "",
+            "",
+            None,
+            None,
+            "above",
+            None,
+            "cannot be judged: an arm is missing or not measured",
+            source,
+            "",
         )
     verdict, shown = (_some if claim.get("quantifier") == "some" else _every)(tests)
     if verdict == "undecided":
@@ -247,8 +297,9 @@ def _claim(claim: Mapping[str, Any], arms: Sequence[Arm], study: Mapping[str, An
         reference=shown.reference.name,
         published=None if above is None or below is None else above.value - below.value,
         ours=shown.difference,
-        direction="above",
+        direction="below" if shown.measure.smaller_is_better else "above",
         tolerance=claim.get("tolerance"),
+        measure=shown.measure.name,
         verdict=verdict,
         source=above.source if above else source,
         confidence=above.confidence if above else "",

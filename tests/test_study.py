@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from kdbench.core.errors import ConfigError
-from kdbench.report.results import Arm, Network, StudyResult
+from kdbench.report.results import Arm, Claim, Network, StudyResult
 from kdbench.report.summary import paired_p_value
+from kdbench.report.words import claim_sentence
 from kdbench.study import _of_study, collect, compare, holm, read_published
 
 PLAIN = {"from": "first", "to": "last"}
@@ -165,3 +166,57 @@ def test_collect_refuses_a_folder_without_a_record(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({}))
     with pytest.raises(ConfigError, match="run the same command again"):
         collect(tmp_path)
+
+
+def measured(
+    accuracies: dict[tuple[str, str], list[float]], rises: dict[str, list[float | None]], **claim: object
+) -> Claim:
+    """The claim's outcome where each arm's networks have these rises, as ``eval=[landscape]`` measures them."""
+    plain = result_of(accuracies)
+    values = {f"{arm} {words} {seed}": rise for (arm, words) in accuracies for seed, rise in enumerate(rises[arm], 1)}
+    networks = tuple(
+        dataclasses.replace(one, evals={"landscape": {"rise": values[one.digest]}}) for one in plain.networks
+    )
+    jobs = [{"arm": one.digest.split()[0], "protocol": "clean",
+             "networks": [{"name": name, "digest": one.digest} for name in one.chain]} for one in networks]  # fmt: skip
+    arms = (Arm("run", "run", ("xs",), None, networks),)
+    study = {**STUDY, "claims": [{**STUDY["claims"][0], "measure": "landscape.rise", **claim}]}
+    return _of_study(dataclasses.replace(plain, networks=networks, arms=arms), study, jobs).claims[0]
+
+
+def test_a_claim_may_be_about_an_evaluation_of_which_less_is_better() -> None:
+    both = DIRECT | {("takd", "l s xs"): BETTER}
+    flat, steep = [0.11, 0.12, 0.10, 0.13], [0.52, 0.50, 0.53, 0.55]
+    claim = measured(both, {"kd": steep, "takd": flat}, smaller_is_better=True)
+    assert (claim.verdict, claim.direction, claim.measure) == ("supported", "below", "landscape.rise")
+    assert claim.ours is not None
+    assert claim.ours.mean == pytest.approx(-0.41)
+    assert "of landscape.rise: -0.4100 (95 %" in claim_sentence(claim, result_of(both))
+    assert measured(both, {"kd": flat, "takd": steep}, smaller_is_better=True).verdict == "not supported"
+    assert measured(both, {"kd": flat, "takd": steep}).verdict == "supported"
+
+
+def test_a_claim_about_what_nobody_measured_cannot_be_judged() -> None:
+    both = DIRECT | {("takd", "l s xs"): BETTER}
+    assert verdict(both, measure="pgd.acc").startswith("cannot be judged")
+    some = measured(both, {"kd": [0.5, 0.6, 0.7, None], "takd": [0.1, 0.2, 0.3, 0.4]}, smaller_is_better=True)
+    assert some.ours is not None
+    assert some.ours.n == 3
+
+
+def test_arms_are_compared_under_the_same_condition_alone() -> None:
+    plain = result_of({("kd", "l xs"): [80.0, 81.0], ("longer", "l xs"): [82.0, 83.5]})
+    twice = tuple(dataclasses.replace(one, digest=f"{one.digest} {noise}", test_acc=one.test_acc - 10 * noise)
+                  for noise in (0, 1) for one in plain.networks)  # fmt: skip
+    jobs = [{"arm": one.digest.split()[0], "condition": f"noise {one.digest[-1]}", "protocol": "clean",
+             "networks": [{"name": "l", "digest": "l"}, {"name": "xs", "digest": one.digest}]}
+            for one in twice]  # fmt: skip
+    arms = (Arm("run", "run", ("xs",), None, twice),)
+    claims = [{"text": "longer is better", "better": {"arm": ["longer"]}, "than": {"arm": "kd"}}]
+    found = _of_study(dataclasses.replace(plain, networks=twice, arms=arms), {**STUDY, "claims": claims}, jobs)
+    assert [arm.label for arm in found.arms][:2] == ["l -> xs (kd), noise 0", "l -> xs (longer), noise 0"]
+    assert [(one.arm, one.reference) for one in found.comparisons] == [
+        (f"longer: l -> xs, noise {noise}", f"kd: l -> xs, noise {noise}") for noise in (0, 1)
+    ]
+    assert found.claims[0].ours is not None
+    assert found.claims[0].ours.mean == pytest.approx(2.25)

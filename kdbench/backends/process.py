@@ -26,12 +26,12 @@ PRELOAD = (
     "kdbench.core.lean",
     "torch",
     "pytorch_lightning",
-    "kdbench.runner",
+    "kdbench.measure",
 )  # imported once, by the server that trainings are forked from
 REPORT_EVERY = 0.1  # seconds between a worker's messages about its steps
 
 
-def _die_with_parent(connection: Connection) -> None:
+def die_with_parent(connection: Connection) -> None:
     """Ends this process when its parent is gone, after it has saved its state: nobody would read its result."""
 
     def watch() -> None:
@@ -46,7 +46,7 @@ def _work(connection: Connection, parent: Connection, node: Node, settings: Sett
     """What a worker does: one training. Runs in a fresh process forked from a warm server."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with stopping_safely(signal.SIGTERM):
-        _die_with_parent(parent)
+        die_with_parent(parent)
         try:
             outcome = make(node, settings, Messenger(connection.send, REPORT_EVERY))
         except Stopped:
@@ -55,13 +55,14 @@ def _work(connection: Connection, parent: Connection, node: Node, settings: Sett
             connection.send(("end", outcome))
 
 
-def _check(connection: Connection, parent: Connection, recipes: Sequence[Recipe], settings: Settings) -> None:
-    from kdbench.runner import check_all
+def _check(connection: Connection, parent: Connection, missing: Sequence[Recipe], finals: Sequence[Recipe],
+           settings: Settings) -> None:  # fmt: skip
+    from kdbench.measure import check_plan
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent(parent)
+    die_with_parent(parent)
     try:
-        connection.send(("checked", *check_all(recipes, settings)))
+        connection.send(("checked", *check_plan(missing, finals, settings)))
     except Exception as error:  # noqa: BLE001 (what cannot be built must not be trained, whatever the reason)
         connection.send(("checked", [describe_failure(error).reason], {}))
 
@@ -76,7 +77,7 @@ class _Worker:
     outcome: Outcome | None = None
 
 
-class _Forkserver:
+class Forkserver:
     """Starts fresh processes, all forked from one server that has the libraries loaded."""
 
     def __init__(self, threads: int) -> None:
@@ -97,14 +98,15 @@ class _Forkserver:
         return process, ours, watched
 
 
-def check_in_process(recipes: Sequence[Recipe], settings: Settings) -> tuple[list[str], dict[str, str]]:
-    """:func:`kdbench.runner.check_all` in a worker, so that this process needs no torch.
+def check_in_process(missing: Sequence[Recipe], finals: Sequence[Recipe],
+                     settings: Settings) -> tuple[list[str], dict[str, str]]:  # fmt: skip
+    """:func:`kdbench.measure.check_plan` in a worker, so that this process needs no torch.
 
     Raises:
         UserError: The worker died.
         Stopped: A signal asked for it.
     """
-    process, connection, parent = _Forkserver(settings.threads).start(_check, recipes, settings)
+    process, connection, parent = Forkserver(settings.threads).start(_check, missing, finals, settings)
     try:
         while not connection.poll(0.1):
             raise_if_stopped()
@@ -123,7 +125,7 @@ class ProcessBackend:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._server = _Forkserver(settings.threads)
+        self._server = Forkserver(settings.threads)
         self._running: list[_Worker] = []
 
     def start(self, node: Node) -> None:
@@ -152,7 +154,7 @@ class ProcessBackend:
             kind, *content = worker.connection.recv()
         except (EOFError, OSError):
             worker.process.join()
-            worker.outcome = Outcome("failed", _death(worker.process.exitcode))
+            worker.outcome = Outcome("failed", describe_death(worker.process.exitcode))
             return
         if kind == "end":
             (worker.outcome,) = content
@@ -185,7 +187,8 @@ def open_backend(settings: Settings, options: Mapping[str, Any]) -> ProcessBacke
     return ProcessBackend(settings)
 
 
-def _death(exitcode: int | None) -> str:
+def describe_death(exitcode: int | None) -> str:
+    """Why a process ended without a word, in words."""
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
         cause = ", perhaps for want of memory" if name == "SIGKILL" else ""

@@ -38,15 +38,13 @@ def main(arguments: Sequence[str]) -> int:
     store = Store(Path(job.config["paths"]["outputs"]).expanduser() / "store")
     entry = find(store, given.id)
 
-    from kdbench.runner import evaluate_entry  # needs torch
+    from kdbench.measure import evaluate_entry  # needs torch
 
     console = make_console()
     print_line(console, f"{entry.recipe.chain()} ({entry.id}) on the {given.split} set of {entry.recipe.data['name']}")
-    for name, result in evaluate_entry(entry, chosen, job.config, split=given.split).items():
-        record = {"evaluation": name, "split": given.split, "options": chosen[name], "result": result}
-        path = store.add_eval(entry.digest, record)
-        _show(name, result, console)
-        print_line(console, f"  kept in {path}")
+    for record in evaluate_entry(entry, chosen, job.config, split=given.split):
+        _show(record["evaluation"], record["result"], console)
+        print_line(console, f"  kept in {store.eval_path(entry.digest, record)}")
     return 0
 
 
@@ -58,6 +56,8 @@ def _show(name: str, result: Mapping[str, Any], console: Console) -> None:
             print_columns(
                 [Column(f"  {column}", [_text(row[column]) for row in value]) for column in value[0]], console
             )
+        elif isinstance(value, list) and value and isinstance(value[0], list):
+            print_line(console, f"  {key:<12} {len(value)} x {len(value[0])} numbers")
         else:
             print_line(console, f"  {key:<12} {_text(value)}")
 

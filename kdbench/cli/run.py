@@ -7,13 +7,14 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kdbench.backends import check_backend, open_backend, room, runs_elsewhere, walk
 from kdbench.cache.savings import savings
 from kdbench.cli.hydra_app import hydra_app
-from kdbench.cli.show import Live, cache_notes, show_plan, show_results, write_run
+from kdbench.cli.show import Live, cache_notes, eval_notes, show_plan, show_results, write_run
 from kdbench.config.checks import TRAINER_KEYS
 from kdbench.config.compose import Composer
 from kdbench.config.jobs import Job, is_hydra, make_jobs, with_data
@@ -115,15 +116,17 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool, command: str = "") -> Resul
     """
     config = jobs[0].config
     plan, store = plan_jobs(jobs)
-    show_plan(plan, cache_notes(savings(plan.missing), kept=config["cache"]["kind"] == "teacher"))
+    notes = cache_notes(savings(plan.missing), kept=config["cache"]["kind"] == "teacher")
+    show_plan(plan, [*notes, *eval_notes(plan, store, config.get("eval", {}))])
     if config["dry_run"]:
         return Result(DONE, plan, store)
     in_workers = multirun or runs_elsewhere(config["sweep"])
     sweep = config["sweep"] if in_workers else {**config["sweep"], "workers": 1}
     settings = make_settings(plan.chains, **room(sweep), multirun=multirun)
     outcomes = execute(plan, settings, sweep if in_workers else None)
+    unmeasured = measure(plan, settings, in_workers=in_workers)
     try:
-        write_run(plan, outcomes, settings, command)
+        write_run(plan, outcomes, settings, command, unmeasured)
     except OSError as error:  # a full or read-only disk: the networks and their numbers are what counts
         print_line(make_console(), f"note: no record of this run in {settings.run_dir}: {error.strerror}")
     show_results(plan, outcomes, settings)
@@ -131,7 +134,7 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool, command: str = "") -> Resul
         from kdbench.cli.report import show_report  # needs NumPy, which help and configs do not
 
         show_report(settings.run_dir)
-    failed = any(outcome.status in ("failed", "stopped") for outcome in outcomes.values())
+    failed = unmeasured or any(outcome.status in ("failed", "stopped") for outcome in outcomes.values())
     return Result(FAILED if failed else DONE, plan, store)
 
 
@@ -182,7 +185,7 @@ def _common(job: Job) -> dict[str, Any]:
     config = job.config
     trainer = {f"trainer.{key}": value for key, value in config["trainer"].items() if key not in TRAINER_KEYS}
     name, root = config["dataset"]["name"], config["dataset"]["root"]
-    shared = {key: config.get(key, {}) for key in ("paths", "logger", "sweep", "trust", "dry_run")}
+    shared = {key: config.get(key, {}) for key in ("paths", "logger", "eval", "sweep", "trust", "dry_run")}
     cache = {f"cache.{key}": config["cache"].get(key) for key in ("kind", "check")}
     return {**trainer, **cache, **shared, f"dataset.root (of dataset.name={name})": root}
 
@@ -222,7 +225,7 @@ def execute(plan: Plan, settings: Settings, sweep: Mapping[str, Any] | None) -> 
         Stopped: A signal asked for it; what was being trained can be resumed.
     """
     with Live(plan) as live:
-        if not plan.missing:
+        if not plan.missing and not plan.unmeasured(settings.store, settings.evaluations):
             outcomes = {}
         elif sweep is None:
             outcomes = _execute_here(plan, settings, live)
@@ -236,9 +239,9 @@ def execute(plan: Plan, settings: Settings, sweep: Mapping[str, Any] | None) -> 
 
 
 def _execute_here(plan: Plan, settings: Settings, live: Live) -> dict[str, Outcome]:
-    from kdbench.runner import check_all
+    from kdbench.measure import check_plan
 
-    problems, unsuitable = check_all(plan.missing, settings)
+    problems, unsuitable = check_plan(plan.missing, plan.finals, settings)
     if lines := [*problems, *unsuitable.values()]:
         raise ConfigError(lines)
     settings.store.ensure_writable()
@@ -248,9 +251,33 @@ def _execute_here(plan: Plan, settings: Settings, live: Live) -> dict[str, Outco
 def _execute_in_workers(plan: Plan, settings: Settings, live: Live, sweep: Mapping[str, Any]) -> dict[str, Outcome]:
     from kdbench.backends.process import check_in_process
 
-    problems, unsuitable = check_in_process(plan.missing, replace(settings, elsewhere=runs_elsewhere(sweep)))
+    checked = replace(settings, elsewhere=runs_elsewhere(sweep))
+    problems, unsuitable = check_in_process(plan.missing, plan.finals, checked)
     if problems:
         raise ConfigError(problems)
     settings.store.ensure_writable()
     with open_backend(sweep, settings) as backend:
         return walk(plan, backend, live, workers=sweep["workers"], skip=unsuitable)
+
+
+def measure(plan: Plan, settings: Settings, *, in_workers: bool) -> dict[str, Outcome]:
+    """Makes the evaluations that networks of the plan still lack, as far as they were trained, on this machine.
+
+    Returns:
+        The failures, by evaluation and network.
+
+    Raises:
+        Stopped: A signal asked for it; what was measured is kept.
+    """
+    lacking = plan.unmeasured(settings.store, settings.evaluations)
+    recipes = [recipe for recipe in lacking if settings.store.get(recipe.digest) is not None]
+    say = partial(print_line, make_console())
+    if not recipes:
+        return {}
+    if in_workers:
+        from kdbench.backends.measuring import measure_in_processes
+
+        return measure_in_processes(recipes, settings, say)
+    from kdbench.measure import measure_here
+
+    return measure_here(recipes, settings, say)

@@ -93,6 +93,9 @@ def _prepare(composer: Composer, overrides: Sequence[str]) -> _Task:
     if not space:
         raise ConfigError(f"nothing is searched: give a key several values, e.g. kdbench search {EXAMPLES}"
                           .partition("\n")[0])  # fmt: skip
+    if chosen := make_jobs(composer, fixed)[0].config.get("eval"):
+        raise ConfigError(f"eval=[{','.join(chosen)}]: a search chooses by accuracy and measures nothing else; "
+                          "leave it out, and measure what was found with kdbench eval ID")  # fmt: skip
     if preset["trials"] < 1:
         raise ConfigError(f"search.trials={preset['trials']}: must be at least 1")
     first = {dimension.key: dimension.setting(dimension.ends[0]) for dimension in space}
@@ -119,7 +122,7 @@ def _prepare(composer: Composer, overrides: Sequence[str]) -> _Task:
 def _check_buildable(plan: Plan, settings: Settings) -> None:
     from kdbench.backends.process import check_in_process
 
-    problems, unsuitable = check_in_process(plan.missing, settings)
+    problems, unsuitable = check_in_process(plan.missing, plan.finals, settings)
     if lines := [*problems, *dict.fromkeys(unsuitable.values())]:
         raise ConfigError(lines)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from kdbench.core.recipe import Recipe
 from kdbench.data.catalog import describe, steps_per_epoch
 from kdbench.plan import Plan, method_name
 from kdbench.report.console import PlanRow, ResultRow, ResultTable, count_text, make_console, print_line, print_plan
+from kdbench.report.headlines import headlines
 from kdbench.report.progress import Display
 from kdbench.settings import Settings
 from kdbench.store import Entry, Store
@@ -64,6 +66,15 @@ def cache_notes(found: Savings, *, kept: bool) -> list[str]:
             f"{count_text(found.without)}, for {count_text(found.bytes)}B on disk{hint}"
         )
     return notes
+
+
+def eval_notes(plan: Plan, store: Store, evaluations: Mapping[str, Any]) -> list[str]:
+    """What will be measured of how many networks."""
+    if not evaluations:
+        return []
+    lacking = len(plan.unmeasured(store, evaluations))
+    known = f", {len(plan.measured) - lacking} of them measured already" if lacking < len(plan.measured) else ""
+    return [f"eval: {', '.join(evaluations)} of {len(plan.measured)} networks (students and what taught them){known}"]
 
 
 class Live:
@@ -123,7 +134,7 @@ def show_results(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings
     console = make_console()
     store = settings.store
     several = len(plan.chains) > 1
-    rows = [_result(plan, digest, outcomes.get(digest, IN_STORE), store, several) for digest in _shown(plan)]
+    rows = [_result(plan, digest, outcomes.get(digest, IN_STORE), settings, several) for digest in _shown(plan)]
     ResultTable(rows).print(console)
     print_line(console, f"results: {settings.run_dir}   networks: {store.root}")
     if done := [row for row in rows if row.status in ("done", "in store")]:
@@ -139,8 +150,8 @@ def _shown(plan: Plan) -> list[str]:
     return [digest for digest in plan.nodes if digest in named]
 
 
-def _result(plan: Plan, digest: str, outcome: Outcome, store: Store, several: bool) -> ResultRow:
-    node = plan.nodes[digest]
+def _result(plan: Plan, digest: str, outcome: Outcome, settings: Settings, several: bool) -> ResultRow:
+    node, store = plan.nodes[digest], settings.store
     recipe = node.recipe
     row = ResultRow(node.role, recipe.chain() if several else recipe.name, digest, seed=recipe.seed,
                     status=outcome.status, reason=outcome.reason)  # fmt: skip
@@ -149,7 +160,8 @@ def _result(plan: Plan, digest: str, outcome: Outcome, store: Store, several: bo
     entry = node.entry or store.get(digest)
     if entry is None:
         return replace(row, status="failed", reason="it is no longer in the store; somebody removed it")
-    return replace(row, **_numbers(entry), scratch_acc=_from_scratch(recipe, store), marks=_marks(recipe))
+    evals = headlines(store.find_evals(digest, settings.evaluations).values())
+    return replace(row, **_numbers(entry), scratch_acc=_from_scratch(recipe, store), marks=_marks(recipe), evals=evals)
 
 
 def _numbers(entry: Entry) -> dict[str, Any]:
@@ -186,7 +198,8 @@ def _marks(recipe: Recipe) -> tuple[str, ...]:
     return tuple(marks)
 
 
-def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings, command: str, **more: Any) -> None:
+def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings, command: str,
+              unmeasured: Mapping[str, Outcome] | None = None, **more: Any) -> None:  # fmt: skip
     """Writes ``run.json`` (jobs, networks, outcomes) and one text file for each failure, into the run's folder.
 
     Args:
@@ -194,6 +207,7 @@ def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings, c
         outcomes: What came of it.
         settings: Where to write.
         command: What was typed; empty if nobody typed it.
+        unmeasured: Failures of evaluations by their names.
         more: What else shall stand in the record.
     """
     folder = settings.run_dir
@@ -201,6 +215,7 @@ def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings, c
     jobs = [
         {
             "arm": chain.job.arm,
+            "condition": chain.job.condition,
             "protocol": chain.job.config["protocol"]["name"],
             "overrides": list(chain.job.overrides),
             "unused": list(chain.job.unused),
@@ -210,13 +225,14 @@ def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings, c
     ]
     ended = {digest: outcomes.get(digest, IN_STORE) for digest in plan.nodes}
     statuses = {digest: {"status": outcome.status, "reason": outcome.reason} for digest, outcome in ended.items()}
-    study = plan.chains[0].job.config["study"]
-    record = {"command": command, "study": study, "jobs": jobs, "networks": statuses, **more}
+    failures = {name: outcome.reason for name, outcome in (unmeasured or {}).items()}
+    study, evaluations = plan.chains[0].job.config["study"], settings.evaluations
+    record = {"command": command, "study": study, "eval": evaluations, "unmeasured": failures, "jobs": jobs,
+              "networks": statuses, **more}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record, indent=1) + "\n")
-    for digest, outcome in outcomes.items():
-        record = folder / "failures" / f"{plan.nodes[digest].recipe.name}-{digest[:8]}.txt"
+    named = {f"{plan.nodes[digest].recipe.name}-{digest[:8]}": outcome for digest, outcome in outcomes.items()}
+    shutil.rmtree(folder / "failures", ignore_errors=True)  # of an earlier attempt
+    for name, outcome in (named | dict(unmeasured or {})).items():
         if outcome.status == "failed":
-            record.parent.mkdir(exist_ok=True)
-            record.write_text(f"{outcome.reason}\n\n{outcome.details}")
-        else:
-            record.unlink(missing_ok=True)  # of an earlier attempt
+            (folder / "failures").mkdir(exist_ok=True)
+            (folder / "failures" / f"{name}.txt").write_text(f"{outcome.reason}\n\n{outcome.details}")

@@ -35,6 +35,7 @@ class Job:
             assistant's name.
         unused: Overrides of the sweep that this arm has no key for.
         arm: Which arm of its study it belongs to; empty outside a study.
+        condition: Under which condition of its study; empty where there is none.
     """
 
     overrides: tuple[str, ...]
@@ -42,6 +43,7 @@ class Job:
     hops: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     arm: str = ""
+    condition: str = ""
 
     def hop(self, name: str) -> Mapping[str, Any]:
         """The config under which a network is trained, by the names of ``hops``."""
@@ -218,11 +220,12 @@ def make_jobs(composer: Composer, overrides: Sequence[str], *, multirun: bool = 
     arms = study.arms() if study and not checker.problems else [Arm("", (), {})]
     jobs, given = [], {}
     for arm, typed in itertools.product(arms, itertools.product(*axes)):
-        own = [_as_group(setting, checker.groups) for setting in arm.settings.values()]
-        settings = merged(own, typed, checker.groups)
+        own, given_too = ([_as_group(setting, checker.groups) for setting in settings.values()]
+                          for settings in (arm.settings, arm.given))  # fmt: skip
+        settings = merged(own, (*given_too, *typed), checker.groups)
         given |= {setting.text: setting for setting in settings}
         if job := _make_job(checker, settings):
-            jobs.append(replace(job, arm=arm.name))
+            jobs.append(replace(job, arm=arm.name, condition=arm.condition))
     used = {text.split("=")[0] for job in jobs for text in job.overrides} - set(checker.groups)
     _report_unused(checker, given.values(), used)
     if checker.problems:

@@ -1,7 +1,7 @@
 """A study: a published table or figure as the sweep that answers it. Expanded from its YAML, never written by hand."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -20,13 +20,17 @@ class Arm:
 
     Attributes:
         name: The arm's key in the YAML, shared by all its chains.
+        condition: The condition's key in the YAML; empty where the study has none.
         chain: Names of the networks from the teacher to the student; the student alone when nobody teaches it.
         settings: What it is trained with, weakest first; each key once.
+        given: What the condition sets, which nothing typed replaces.
     """
 
     name: str
     chain: tuple[str, ...]
     settings: Mapping[str, Setting]
+    condition: str = ""
+    given: Mapping[str, Setting] = field(default_factory=dict)
 
 
 def chains(networks: Sequence[str], ends: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -121,6 +125,9 @@ class Study:
                 problems.append(f"{self._typed[key].text}: study={self.name} chooses the networks; "
                                 "give it others with study.networks=[LARGEST,...,SMALLEST]")  # fmt: skip
         for key, setting in self._typed.items():
+            if conditions := [name for name, content in self._conditions().items() if key.replace("/", ".") in content]:
+                problems.append(f"{setting.text}: the conditions {', '.join(conditions)} of study={self.name} "
+                                "have their own")  # fmt: skip
             if arms := [arm for arm, content in self.config["arms"].items() if key in (content.get("set") or {})]:
                 problems.append(f"{setting.text}: the arms {', '.join(arms)} of study={self.name} have their own")
         if problems:
@@ -133,15 +140,26 @@ class Study:
         return self.config["size"] == "full" and (typed is None or typed.value in self._family["datasets"])
 
     def seeds(self) -> list[Setting]:
-        """The replicates, unless seeds were typed."""
-        return (
-            [Setting("seed", seed, f"seed={seed}") for seed in self.config["seeds"]]
-            if "seed" not in self._typed
-            else []
-        )
+        """The replicates, unless seeds were typed or the smoke size has its own."""
+        if "seed" in self._typed or (self.config["size"] == "smoke" and "seed" in self.config["smoke"]):
+            return []
+        return [Setting("seed", seed, f"seed={seed}") for seed in self.config["seeds"]]
 
     def arms(self) -> list[Arm]:
-        """Every chain of every arm, with the settings of each."""
+        """Every chain of every arm under every condition, with the settings of each."""
+        found = [
+            replace(arm, condition=name, given=_settings(content))
+            for name, content in self._conditions().items()
+            for arm in self._arms()
+        ]
+        if not found:
+            raise ConfigError(f"study={self.name}: no arm has a chain among {', '.join(self.networks)}")
+        return found
+
+    def _conditions(self) -> Mapping[str, Mapping[str, Any]]:
+        return self.config["conditions"] or {"": {}}
+
+    def _arms(self) -> list[Arm]:
         common = self._common()
         found = []
         for name, content in self.config["arms"].items():
@@ -151,8 +169,6 @@ class Study:
                 if times := content.get("epochs_times"):
                     settings |= self._longer(settings, int(times))
                 found.append(Arm(name, chain, settings))
-        if not found:
-            raise ConfigError(f"study={self.name}: no arm has a chain among {', '.join(self.networks)}")
         return found
 
     def _common(self) -> dict[str, Any]:
@@ -163,6 +179,7 @@ class Study:
         if typed is None or typed.value in self._family["datasets"]:
             given |= self._family["protocols"].get(protocol) or {}
         given |= self.config["protocols"].get(protocol) or {}
+        given |= self.config["set"]
         if self.config["size"] == "smoke":
             given |= {} if typed else self._fake()
             given |= self.config["smoke"]

@@ -29,6 +29,9 @@ class Attack(Evaluation):
         ConfigError: A number is out of its range.
     """
 
+    version = 2
+    headline = "acc"
+
     def __init__(self, name: str, epsilons: Sequence[float], samples: int | None) -> None:
         if not epsilons or not all(isinstance(each, int | float) and 0 < each <= 255 for each in epsilons):
             raise ConfigError(f"eval.{name}.epsilons={list(epsilons)}: radii above 0 are expected, in 1/255, e.g. [8]")
@@ -49,7 +52,10 @@ class Attack(Evaluation):
         data: DataSpec,
         *others: Iterable[Batch],
     ) -> dict[str, Any]:
-        """``samples``, ``clean_acc``, and ``attacks``: for each ``epsilon_255`` the accuracy ``acc``; in percent.
+        """Accuracies in percent.
+
+        Returns:
+            ``samples``, ``clean_acc``, ``acc`` at the largest radius, ``attacks``: ``acc`` for each ``epsilon_255``.
 
         Raises:
             DataError: The loader yields nothing.
@@ -67,8 +73,9 @@ class Attack(Evaluation):
         if not seen:
             raise nothing_to_evaluate()
         clean, *attacked = (100 * right / seen).tolist()
-        rows = zip(self.epsilons, attacked, strict=True)
-        return {"samples": seen, "clean_acc": clean, "attacks": [{"epsilon_255": e, "acc": acc} for e, acc in rows]}
+        rows = [{"epsilon_255": epsilon, "acc": acc} for epsilon, acc in zip(self.epsilons, attacked, strict=True)]
+        strongest = max(rows, key=lambda row: row["epsilon_255"])
+        return {"samples": seen, "clean_acc": clean, "acc": strongest["acc"], "attacks": rows}
 
 
 class FGSM(Attack):

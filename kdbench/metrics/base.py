@@ -35,10 +35,12 @@ class Evaluation(ABC):
 
     Attributes:
         version: Bumped whenever the numbers change.
+        headline: The key of its result that tables show; empty for none.
         also_reads: Further samples it needs; it is called with a loader of each, in this order.
     """
 
     version: ClassVar[int] = 1
+    headline: ClassVar[str] = ""
     also_reads: tuple[Samples, ...] = ()
 
     def check(self, network: nn.Module, teachers: Sequence[nn.Module], data: DataSpec) -> None:  # noqa: B027 (optional)

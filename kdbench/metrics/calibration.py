@@ -88,6 +88,8 @@ class Calibration(Evaluation):
         ConfigError: Fewer than one bin.
     """
 
+    headline = "ece"
+
     def __init__(self, *, bins: int = 15) -> None:
         if bins < 1:
             raise ConfigError(f"eval.calibration.bins={bins}: at least 1 is needed")

@@ -186,6 +186,8 @@ class CommonCorruptions(Evaluation):
         ConfigError: An unknown kind or severity, or no sample.
     """
 
+    headline = "mean_acc"
+
     def __init__(
         self,
         *,

@@ -84,6 +84,8 @@ class Latency(Evaluation):
         ConfigError: A number is below one.
     """
 
+    headline = "bytes"
+
     def __init__(self, *, batch_sizes: Sequence[int] = (1, 64), repeats: int = 10) -> None:
         if min([repeats, *batch_sizes]) < 1:
             raise ConfigError(

@@ -97,6 +97,8 @@ def evaluate(
 class Accuracy(Evaluation):
     """The numbers of every result table; see :func:`evaluate`."""
 
+    headline = "nll"
+
     def __call__(
         self,
         network: nn.Module,

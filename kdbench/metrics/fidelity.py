@@ -68,6 +68,8 @@ class Fidelity(Evaluation):
     Source: Stanton et al. 2021, arXiv:2106.05945, Sec. 3.
     """
 
+    headline = "kl"
+
     def check(self, network: nn.Module, teachers: Sequence[nn.Module], data: DataSpec) -> None:
         """Refuses a network without a teacher."""
         if not teachers:

@@ -62,6 +62,8 @@ class LinearProbe(Evaluation):
         ConfigError: The penalty is not above 0, or there is a root without a dataset.
     """
 
+    headline = "acc"
+
     def __init__(
         self, *, dataset: str | None = None, root: str | None = None, tap: str = "pooled", penalty: float = 0.001
     ) -> None:

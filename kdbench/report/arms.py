@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from kdbench.report.console import count_text, percent_text, time_text
+from kdbench.report.console import count_text, number_text, percent_text, time_text
 from kdbench.report.flags import chain_cost
 from kdbench.report.results import Arm, Comparison, Network, Published, StudyResult
 from kdbench.report.summary import summarise
@@ -25,11 +26,13 @@ def arm_records(result: StudyResult) -> list[dict[str, Any]]:
     """One flat record per arm, every number as it is, ``None`` where unknown: the rows of ``table.csv``."""
     compared = {one.arm: one for one in reversed(result.comparisons)}  # of several references the first
     known = {network.digest: network for network in result.networks}
+    headings = dict.fromkeys(heading for arm in result.arms for one in arm.networks for heading in one.headlines)
     return [
         {
             **_measured(arm),
             **_compared(compared.get(arm.name)),
             **_published(published_of(result, arm)),
+            **_evaluated(arm, headings),
             **_cost(arm.networks, known),
         }
         for arm in result.arms
@@ -58,6 +61,16 @@ def _measured(arm: Arm) -> dict[str, Any]:
 def _mean(networks: Sequence[Network], key: str) -> float | None:
     values = [getattr(network, key) for network in networks]
     return None if None in values else statistics.fmean(values)
+
+
+def _evaluated(arm: Arm, headings: Iterable[str]) -> dict[str, Any]:
+    """Mean and standard deviation of each evaluation over the seeds that have it."""
+    found: dict[str, Any] = {}
+    for heading in headings:
+        values = [value for one in arm.networks if (value := one.headlines.get(heading)) is not None]
+        summary = summarise(values) if values else None
+        found |= {heading: summary and summary.mean, f"{heading} sd": summary and summary.sd}
+    return found
 
 
 def _compared(comparison: Comparison | None) -> dict[str, Any]:
@@ -90,6 +103,10 @@ def arm_table(result: StudyResult) -> list[Field]:
 
     fields = [
         *_results(result),
+        *(
+            numbers(heading, heading, partial(number_text, heading), 1, "of the test set, mean over seeds")
+            for heading in dict.fromkeys(h for arm in result.arms for one in arm.networks for h in one.headlines)
+        ),
         numbers("val %", "val_acc", percent_text, 3, "accuracy on validation of the weights that were tested"),
         numbers("best val %", "best_val_acc", percent_text, 6, "accuracy on validation of the best epoch"),
         numbers("agree %", "agreement", percent_text, 8, "test samples with the teacher's prediction"),

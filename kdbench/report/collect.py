@@ -12,12 +12,14 @@ from typing import Any
 from kdbench.core.errors import ConfigError, nearest
 from kdbench.core.recipe import Recipe, digest_of, topological
 from kdbench.report.flags import find_flags
+from kdbench.report.headlines import headlines
 from kdbench.report.results import Arm, Network, StudyResult
 from kdbench.report.summary import Group, group
 from kdbench.store import Entry, Store
 
 RECORD = "run.json"
 _IN_LABEL = ("seed", "teacher", "student", "assistants", "method")  # said by chain and method, or no difference at all
+_CONDITION = ("kind", "rate", "factor")
 _SELECTED = {"last": "last epoch", "val": "best epoch on validation", "test": "best epoch on the test set"}
 
 
@@ -60,7 +62,7 @@ def collect_run(folder: Path) -> StudyResult:
     taught_others = {teacher.digest for entry in entries for teacher in entry.recipe.teachers}
     for entry in entries:
         roles.setdefault(entry.digest, "teacher" if entry.digest in taught_others else "alone")
-    networks = tuple(network_of(entry, roles[entry.digest], store) for entry in entries)
+    networks = tuple(network_of(entry, roles[entry.digest], store, record.get("eval", {})) for entry in entries)
     arms = _arms(networks, finals, jobs)
     shown = [network for arm in arms for network in arm.networks]
     return StudyResult(
@@ -77,18 +79,21 @@ def collect_run(folder: Path) -> StudyResult:
     )
 
 
-def network_of(entry: Entry, role: str, store: Store) -> Network:
+def network_of(entry: Entry, role: str, store: Store, evaluations: Mapping[str, Any]) -> Network:
     """What a report needs of a stored network.
 
     Args:
         entry: The network.
         role: Which it plays here.
         store: Where its later measurements are.
+        evaluations: Options of those that the run asked for: of several of a name, these are shown.
 
     Raises:
         StoreError: Its history or a measurement is damaged.
     """
     recipe, metrics, test = entry.recipe, entry.metrics, entry.metrics["test"]
+    wanted = store.find_evals(entry.digest, evaluations)
+    evals = {kept["evaluation"]: kept for kept in store.evals(entry.digest) if kept["split"] == "test"} | wanted
     validation = "validation split held out" if recipe.data.get("val_fraction") else "no validation split"
     return Network(
         digest=entry.digest,
@@ -98,7 +103,7 @@ def network_of(entry: Entry, role: str, store: Store) -> Network:
         seed=recipe.seed,
         method=None if recipe.method is None else "+".join(recipe.method["criteria"]),
         variant=variant_of(recipe),
-        dataset=str(recipe.data["name"]),
+        dataset=_dataset(recipe.data),
         protocol=f"{validation}, {_SELECTED[recipe.select_on]}",
         select_on=recipe.select_on,
         parameters=metrics["parameters"],
@@ -115,9 +120,16 @@ def network_of(entry: Entry, role: str, store: Store) -> Network:
         size_bytes=entry.checksums["last.safetensors"].bytes,
         teacher_digest=recipe.teachers[-1].digest if recipe.teachers else None,
         root_digest=_root(recipe).digest,
-        evals={kept["evaluation"]: kept["result"] for kept in store.evals(entry.digest) if kept["split"] == "test"},
+        evals={name: kept["result"] for name, kept in evals.items()},
+        headlines=headlines(wanted.values()),
         history=tuple(entry.history),
     )
+
+
+def _dataset(data: Mapping[str, Any]) -> str:
+    """Its name, and what was done to its training images: numbers of different conditions never share a line."""
+    kind, *options = (value for key, value in data.get("corruption", {"kind": "none"}).items() if key in _CONDITION)
+    return str(data["name"]) if kind == "none" else f"{data['name']} with {kind} {' '.join(map(str, options))}".rstrip()
 
 
 def variant_of(recipe: Recipe) -> str:
@@ -202,4 +214,7 @@ def _title(arms: Sequence[Arm]) -> str:
 def _failures(record: Mapping[str, Any]) -> list[str]:
     ended = {digest: outcome for digest, outcome in record["networks"].items()
              if outcome["status"] in ("failed", "skipped", "stopped")}  # fmt: skip
-    return [f"{outcome['status']}: network {digest[:8]}: {outcome['reason']}" for digest, outcome in ended.items()]
+    return [
+        *(f"{outcome['status']}: network {digest[:8]}: {outcome['reason']}" for digest, outcome in ended.items()),
+        *(f"failed: {name}: {reason}" for name, reason in record.get("unmeasured", {}).items()),
+    ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Literal, NamedTuple
 
 from rich.console import Console
@@ -65,6 +65,7 @@ class ResultRow:
         seconds: Wall time of its training.
         seed: Shown where any row has one.
         marks: What a reader must know beside the numbers, e.g. ``selected on test``.
+        evals: The number of each evaluation that tables show, by its heading.
         status: How it ended.
         reason: Why, where it did not end well; one line.
     """
@@ -83,6 +84,7 @@ class ResultRow:
     seconds: float | None = None
     seed: int | None = None
     marks: tuple[str, ...] = ()
+    evals: Mapping[str, float | None] = field(default_factory=dict)
     status: Status = "done"
     reason: str = ""
 
@@ -127,6 +129,13 @@ def count_text(value: float | None) -> str:
 def percent_text(value: float | None) -> str:
     """A percentage with two decimals and no sign: ``93.10``; ``-`` where unknown."""
     return "-" if value is None else f"{value:.2f}"
+
+
+def number_text(heading: str, value: float | None) -> str:
+    """The number of an evaluation: accuracies in percent, counts in short, anything else with four decimals."""
+    if heading.endswith("acc"):
+        return percent_text(value)
+    return count_text(value) if value is None or isinstance(value, int) else f"{value:.4f}"
 
 
 def time_text(seconds: float | None) -> str:
@@ -199,6 +208,7 @@ class ResultTable:
             return Column(heading, [text(row) for row in rows], keep, "right")
 
         notes = self._notes()
+        headings = dict.fromkeys(heading for row in rows for heading in row.evals)
         columns = [
             Column("role", [row.role for row in rows], keep=4),
             Column("network", [" ".join([row.network, *(notes[mark] for mark in row.marks)]) for row in rows]),
@@ -210,6 +220,10 @@ class ResultTable:
             numbers("test %", 0, lambda row: percent_text(row.test_acc)),
             numbers("alone %", 6, lambda row: percent_text(row.scratch_acc)),
             numbers("agree %", 7, lambda row: percent_text(row.agreement)),
+            *(
+                numbers(heading, 1, lambda row, heading=heading: number_text(heading, row.evals.get(heading)))
+                for heading in headings
+            ),
             numbers("queries", 9, lambda row: count_text(row.teacher_queries)),
             numbers("time", 7, lambda row: time_text(row.seconds)),
             Column("id", [row.id[:8] for row in rows], keep=1),

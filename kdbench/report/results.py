@@ -41,6 +41,7 @@ class Network:
         teacher_digest: The nearest network that taught it.
         root_digest: The first network of its chain.
         evals: Later measurements by name.
+        headlines: The number of each that the run asked for, by its heading.
         history: One row per epoch.
     """
 
@@ -69,6 +70,7 @@ class Network:
     teacher_digest: str | None = None
     root_digest: str | None = None
     evals: Mapping[str, Any] = field(default_factory=dict)
+    headlines: Mapping[str, float | None] = field(default_factory=dict)
     history: tuple[Mapping[str, float], ...] = field(default=(), repr=False)
 
     @property
@@ -87,6 +89,7 @@ class Arm:
         chain: Names from the teacher to the final network.
         method: As of its networks.
         networks: The final networks, one per seed.
+        condition: Of its study; empty where there is none.
     """
 
     name: str
@@ -94,6 +97,7 @@ class Arm:
     chain: tuple[str, ...]
     method: str | None
     networks: tuple[Network, ...]
+    condition: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,7 @@ class Claim:
         verdict: Computed by the study, never by hand: ``supported``, ``not supported``, ``undecided at n=3``.
         source: Paper and table.
         confidence: How surely we know the published value.
+        measure: ``NAME.KEY`` of an evaluation, where it is not about test accuracy.
     """
 
     text: str
@@ -180,6 +185,7 @@ class Claim:
     verdict: str
     source: str
     confidence: str
+    measure: str = ""
 
 
 @dataclass(frozen=True)

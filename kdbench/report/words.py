@@ -51,8 +51,10 @@ def claim_sentence(claim: Claim, result: StudyResult) -> str:
     if claim.ours is not None:
         interval = interval_text(claim.ours.low, claim.ours.high)
         beside = f"{interval}, n={claim.ours.n}" if interval else f"n={claim.ours.n}"
-        text += (f" {labels.get(claim.arm, claim.arm)} minus {labels.get(claim.reference, claim.reference)}: "
-                 f"{points(claim.ours.mean)} points ({beside})")  # fmt: skip
+        difference = f"{points(claim.ours.mean)} points" if not claim.measure else f"{claim.ours.mean:+.4f}"
+        subject = f" of {claim.measure}" if claim.measure else ""
+        text += (f" {labels.get(claim.arm, claim.arm)} minus {labels.get(claim.reference, claim.reference)}{subject}: "
+                 f"{difference} ({beside})")  # fmt: skip
         if claim.published is not None and result.size == "full":
             text += f"; published {points(claim.published)} ({claim.source}, {claim.confidence})"
         text += "."

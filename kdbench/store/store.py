@@ -223,12 +223,16 @@ class Store:
             StoreError: The disk is full or read-only.
             ValueError: A number is NaN or infinite.
         """
-        path = self._evals(digest) / f"{digest_of(record)}.json"
+        path = self.eval_path(digest, record)
         text = encode_json(record)
         with explained(self.root.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda file: file.write(text))
         return path
+
+    def eval_path(self, digest: str, record: Mapping[str, Any]) -> Path:
+        """The file in which a later measurement of an entry is kept."""
+        return self._evals(digest) / f"{digest_of(record)}.json"
 
     def evals(self, digest: str) -> list[dict[str, Any]]:
         """The later measurements of an entry, in the order of their names.
@@ -246,6 +250,21 @@ class Store:
             if not sound:
                 raise StoreError(f"{path}: changed since it was written; remove it and measure again")
         return records
+
+    def find_evals(self, digest: str, wanted: Mapping[str, Any], split: str = "test") -> dict[str, dict[str, Any]]:
+        """The later measurements of an entry that were made with exactly the options of ``wanted``, by name.
+
+        Raises:
+            StoreError: A record is not what was written.
+        """
+        made = {
+            record["evaluation"]: record
+            for record in self.evals(digest)
+            if record.get("split") == split
+            and "headline" in record
+            and wanted.get(record["evaluation"]) == record["options"]
+        }
+        return {name: made[name] for name in wanted if name in made}
 
     def _folder(self, digest: str) -> Path:
         return self.root / digest[:2] / digest

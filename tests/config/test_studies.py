@@ -151,3 +151,37 @@ def test_one_line_names_the_fix(overrides: list[str], words: str) -> None:
 def test_a_study_alone_is_told_to_be_a_sweep() -> None:
     with pytest.raises(ConfigError, match="add -m"):
         make_jobs(COMPOSER, ["study=takd_paths"])
+
+
+def test_every_arm_is_trained_under_every_condition_whatever_data_are_typed() -> None:
+    for typed in ([], ["dataset=digits"], ["study.size=smoke"]):
+        found = jobs("study=beyond_label_noise", "seed=1", *typed)
+        assert len(found) == 4 * 9
+        rates = {job.condition: job.config["dataset"]["corruption"].get("rate") for job in found}
+        assert rates == {"clean": None, "noise 0.2": 0.2, "noise 0.4": 0.4, "noise 0.6": 0.6}
+        assert {job.arm for job in found if job.condition == "noise 0.4"} == set(found[0].config["study"]["arms"])
+
+
+def test_under_each_condition_all_methods_share_one_teacher_of_the_same_data() -> None:
+    builder = ChainBuilder(Store(Path("nowhere")), lambda *_: None)
+    chains = [builder.build(job) for job in jobs("study=beyond_imbalance", "seed=1") if job.arm in ("kd", "at", "sp")]
+    teachers = {chain.links[0].recipe.digest: chain.links[0].recipe for chain in chains}
+    assert [teacher.data["corruption"].get("factor") for teacher in teachers.values()] == [None, 10.0, 50.0, 100.0]
+    assert all(chain.links[0].recipe.data == chain.links[-1].recipe.data for chain in chains)
+
+
+def test_what_conditions_set_cannot_be_typed_as_well() -> None:
+    with pytest.raises(ConfigError, match=r"the conditions noise 0\.2, noise 0\.4, noise 0\.6 of study="):
+        jobs("study=beyond_label_noise", "dataset.corruption.rate=0.1")
+
+
+def test_a_study_asks_for_evaluations_and_a_typed_list_replaces_them() -> None:
+    (job, *_) = jobs("study=kdiga_robustness", "seed=1")
+    assert job.config["eval"]["pgd"]["epsilons"] == [1.0, 4.0, 8.0]
+    (job, *_) = jobs("study=kdiga_robustness", "seed=1", "eval=[calibration]")
+    assert list(job.config["eval"]) == ["calibration"]
+
+
+def test_a_smoke_run_may_have_one_seed() -> None:
+    assert {job.config["seed"] for job in jobs("study=kdiga_robustness", "study.size=smoke")} == {1}
+    assert {job.config["seed"] for job in jobs("study=kdiga_robustness", "study.size=smoke", "seed=4,5")} == {4, 5}

@@ -13,6 +13,8 @@ PARAMETERS = {"plain2": 13_082, "plain4": 37_338, "plain6": 82_778, "plain8": 32
 MACS = {"plain2": 1.04e6, "plain4": 6.36e6, "plain6": 9.89e6, "plain8": 13.45e6, "plain10": 71.8e6}
 ALONE = {"plain2": 70.2, "plain4": 78.1, "plain6": 81.9, "plain8": 84.6, "plain10": 87.0}
 SOURCE = "paper: TAKD (arXiv 1902.03393) Fig. 5"
+LANDSCAPE = {"loss": 0.5, "rise": 0.25, "places": [-1.0, 0.0, 1.0],
+             "surface": [[2.5, 1.5, 2.5], [1.5, 0.5, 1.5], [2.5, 1.5, None]]}  # fmt: skip
 SIZES = ("plain10", "plain8", "plain6", "plain4", "plain2")
 
 
@@ -33,6 +35,7 @@ def network(chain: tuple[str, ...], seed: int, **changes: object) -> Network:
         agreement=88.0 if taught else None, size_bytes=4 * PARAMETERS[name],
         teacher_digest=_name(chain[:-1], seed) if taught else None, root_digest=_name(chain[:1], seed),
         history=tuple(rows),
+        evals={"landscape": LANDSCAPE}, headlines={"landscape rise": 0.25},
     )  # fmt: skip
     return replace(plain, **changes)  # pyright: ignore[reportArgumentType]
 

@@ -24,8 +24,8 @@ def test_each_figure_is_drawn_where_the_data_allow() -> None:
     [
         (paths(), {"gap"}),
         (gap(), {"gain", "paths", "score", "ranks", "levels"}),
-        ([("plain4",)], FIGURES.keys() - {"seeds", "curves"}),
-        ([("plain4", "plain2")], FIGURES.keys() - {"seeds", "curves"}),
+        ([("plain4",)], FIGURES.keys() - {"seeds", "landscape", "curves"}),
+        ([("plain4", "plain2")], FIGURES.keys() - {"seeds", "landscape", "curves"}),
     ],
 )
 def test_figure_is_left_out_where_the_data_lack_something(chains: list[tuple[str, ...]], absent: set[str]) -> None:
@@ -35,7 +35,7 @@ def test_figure_is_left_out_where_the_data_lack_something(chains: list[tuple[str
 def test_datasets_never_share_a_line() -> None:
     result = collected(gap())
     mixed = (replace(result.networks[0], dataset="other"), *result.networks[1:])
-    assert draw_all(replace(result, networks=mixed)).keys() == {"seeds", "curves"}
+    assert draw_all(replace(result, networks=mixed)).keys() == {"seeds", "landscape", "curves"}
 
 
 def test_gap_orders_teachers_by_size() -> None:
@@ -96,3 +96,13 @@ def test_inlined_figure_takes_the_colours_and_the_text_of_the_page() -> None:
     assert 'aria-label="a &quot;caption&quot;"' in inside
     assert "DejaVu" not in inside
     assert "<metadata" not in inside
+
+
+def test_landscape_has_a_panel_for_each_arm_that_was_measured() -> None:
+    result = collected(gap())
+    drawing = draw_all(result)["landscape"]
+    assert len([axes for axes in drawing.figure.axes if axes.get_visible()]) == len(result.arms)
+    bare = tuple(replace(arm, networks=tuple(replace(one, evals={}) for one in arm.networks)) for arm in result.arms)
+    assert "landscape" not in draw_all(replace(result, arms=bare))
+    (axes,) = draw_all(replace(result, arms=result.arms[:1]))["landscape"].figure.axes
+    assert axes.get_title()

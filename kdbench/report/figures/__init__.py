@@ -10,6 +10,7 @@ from kdbench.report.figures._style import RC, Drawing
 from kdbench.report.figures.curves import draw_curves
 from kdbench.report.figures.gain import draw_gain
 from kdbench.report.figures.gap import draw_gap
+from kdbench.report.figures.landscape import draw_landscape
 from kdbench.report.figures.pareto import draw_macs, draw_parameters
 from kdbench.report.figures.paths import draw_paths
 from kdbench.report.figures.score import draw_levels, draw_ranks, draw_score
@@ -30,9 +31,10 @@ FIGURES: dict[str, Callable[[StudyResult], Drawing | None]] = {
     "score": draw_score,
     "ranks": draw_ranks,
     "levels": draw_levels,
+    "landscape": draw_landscape,
     "curves": draw_curves,
 }
-_ARMS_ONLY = ("seeds", "curves")  # they join nothing across datasets or protocols
+_ARMS_ONLY = ("seeds", "landscape", "curves")  # they join nothing across datasets or protocols
 
 
 def draw_all(result: StudyResult) -> dict[str, Drawing]:
