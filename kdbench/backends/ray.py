@@ -85,6 +85,7 @@ def open_backend(settings: Settings, options: Mapping[str, Any]) -> RayBackend:
         ConfigError: No cluster answers at the address, or it can never give a training what is asked for.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a training that was given no GPU sees none
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: any other load would starve trainings
     asked = {"CPU": options["num_cpus"], "GPU": options["num_gpus"]}
     try:
         ray.init(options["address"], logging_level=logging.ERROR, log_to_driver=False,
