@@ -28,7 +28,7 @@ MIDDLE = Progress(100, 200, 1)  # where every schedule counts
 THRESHOLDS: list[Threshold] = []
 
 
-class _Alive(TorchDispatchMode):
+class Alive(TorchDispatchMode):
     """Bytes of ``tensors`` and of what operations make, while alive; what a kernel needs inside is not seen."""
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
@@ -88,7 +88,7 @@ class _Stepper:
         """What is held at the peak of a first step, networks, banks and the optimiser's state among it."""
         networks = (self._distiller, *self._distiller.teachers)
         tensors = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
-        with _Alive([*tensors, self._batch.inputs]) as alive:
+        with Alive([*tensors, self._batch.inputs]) as alive:
             self.step()
         return alive.peak / 2**20
 
@@ -116,7 +116,7 @@ def run(outputs: Path, *, quick: bool, threads: int, rounds: int = 3) -> list[Ro
     rows = [Row(str(pair), name, values, "CPU ms/step") for name, values in times.items()]
     rows += [Row(str(pair), name, [value], "MiB") for name, value in memory.items()]
     if not quick:
-        _write_costs(rows)
+        write_costs(rows)
     return rows
 
 
@@ -128,12 +128,12 @@ def _recipe(pair: Pair, trainer: Trainer, method: str, images: int) -> Recipe:
     return student
 
 
-def _write_costs(rows: Sequence[Row]) -> None:
+def write_costs(rows: Sequence[Row], file: Path = COSTS) -> None:
     """The ratios to KD, for the page of methods."""
     found = {(row.unit, row.name): row for row in rows}
     costs = {
-        name: {what: round(1 / found[unit, name].speed_over(found[unit, BASE]), 2)
+        name: {what: round(1 / found[unit, BASE].speed_over(found[unit, name]), 2)
                for what, unit in (("time", "CPU ms/step"), ("memory", "MiB"))}
         for name in sorted({row.name for row in rows})
     }  # fmt: skip
-    COSTS.write_text(json.dumps(costs, indent=1) + "\n")
+    file.write_text(json.dumps(costs, indent=1) + "\n")
