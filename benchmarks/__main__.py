@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-BENCHES = ("step", "data", "sweep", "startup", "memory", "methods")
+BENCHES = ("step", "data", "cache", "sweep", "startup", "memory", "methods")
 
 
 def main() -> int:

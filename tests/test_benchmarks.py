@@ -15,9 +15,7 @@ from kdbench.cli import methods
 from tests.conftest import REPO
 
 
-@pytest.mark.parametrize(
-    "bench", ["step", "data", "memory", "methods"]
-)  # those of commands take minutes on a busy machine
+@pytest.mark.parametrize("bench", ["step", "data", "cache", "memory", "methods"])  # those of commands take minutes
 def test_a_bench_prints_a_table_and_writes_every_value(bench: str, outputs: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", bench, "--quick", "--threads", "1"]
     ran = subprocess.run(command, cwd=REPO, env=os.environ, capture_output=True, text=True, check=True)
