@@ -132,7 +132,7 @@ def write_costs(rows: Sequence[Row], file: Path = COSTS) -> None:
     """The ratios to KD, for the page of methods."""
     found = {(row.unit, row.name): row for row in rows}
     costs = {
-        name: {what: round(1 / found[unit, BASE].speed_over(found[unit, name]), 2)
+        name: {what: round(found[unit, BASE].speed_over(found[unit, name]), 2)
                for what, unit in (("time", "CPU ms/step"), ("memory", "MiB"))}
         for name in sorted({row.name for row in rows})
     }  # fmt: skip
