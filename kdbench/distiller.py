@@ -176,6 +176,7 @@ class Distiller(pl.LightningModule):
         self._synchronised = synchronised
         self.register_buffer("_sums", torch.zeros(0, dtype=torch.float64), persistent=False)
         self._seen = 0
+        self._task: Tensor | None = None  # its weighted loss, from the forward pass to the backward pass
         self.enter_phase(0)
         self.teacher_queries = self._forwards = 0
         self.teacher_clock = Clock()
@@ -267,10 +268,21 @@ class Distiller(pl.LightningModule):
             ]
             assert isinstance(criterion, Criterion)
             terms.update(_terms(criterion, own, others, share))
-        weighted = [schedule(progress) * terms[name] for name, schedule in self._schedules.items()]
-        loss = torch.stack(weighted).sum()
+        weighted = {name: schedule(progress) * terms[name] for name, schedule in self._schedules.items()}
+        loss = torch.stack(list(weighted.values())).sum()
+        self._task = weighted.get(TASK)
         self._record(loss, terms, logits, batch.main_target)
         return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Gradients of the sum; an optimiser of two gradients is told which part of them is the task's."""
+        optimizer, task, self._task = self.optimizers(use_pl_optimizer=False), self._task, None
+        if getattr(optimizer, "two_gradients", False) and task is not None:
+            parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+            found = torch.autograd.grad(task, parameters, retain_graph=True, allow_unused=True)
+            pairs = zip(parameters, found, strict=True)
+            optimizer.split({parameter: own for parameter, own in pairs if own is not None})  # type: ignore[union-attr]
+        super().backward(loss, *args, **kwargs)
 
     def _reseed(self, step: int, *rank: int) -> None:
         seed = derive_seed(self._seed, "step", step, *rank)

@@ -62,7 +62,7 @@ class Measurer:
             ConfigError: The network or its data cannot be built.
         """
         data = self._builder.data(recipe)
-        network, *teachers = map(self._builder.shell, (recipe, *recipe.teachers))
+        network, *teachers = map(self._builder.shell, (recipe, *self._builder.teachers_of(recipe)))
         found = {}
         for name, evaluation in self._made.items():
             try:
@@ -83,7 +83,9 @@ class Measurer:
         data = self._builder.data(entry.recipe)
         if (samples := data.val if split == "val" else data.test) is None:
             raise ConfigError(f"{entry.id} was trained without a validation split; use --split test")
-        networks = [self._builder.trained(recipe.digest) for recipe in (entry.recipe, *entry.recipe.teachers)]
+        networks = [
+            self._builder.trained(recipe.digest) for recipe in (entry.recipe, *self._builder.teachers_of(entry.recipe))
+        ]
         network, *teachers = [each.to(self._device) for each in networks]
         evaluation = self._made[name]
         others = map(self._load, self._others(name, data))

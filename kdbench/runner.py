@@ -102,7 +102,7 @@ class Trainer:
         _check_budget(recipe, device)
         if self.settings.cache and self.settings.devices > 1:
             raise ConfigError("cache=teacher: only of trainings on one device; use cache=none or trainer.devices=1")
-        if problems := strategy_problems(self.settings.strategy, self.settings.devices, device, recipe.budget):
+        if problems := strategy_problems(self.settings.strategy, self.settings.devices, device, recipe):
             raise ConfigError(problems)
         teachers = [self.builder.network(teacher, self.builder.data(teacher).spec)
                     if self.settings.store.get(teacher.digest) is None else self.builder.trained(teacher.digest)
@@ -114,7 +114,8 @@ class Trainer:
         distiller = self.builder.distiller(recipe, student, teachers, data.spec, len(loader))
         for number in range(len(recipe.phase_epochs)):
             distiller.enter_phase(number)
-            distiller.configure_optimizers()
+            if getattr(distiller.configure_optimizers()["optimizer"], "two_gradients", False):
+                _check_two_gradients(recipe, self.settings.devices, taught=bool(distiller.teachers))
 
     def make(self, recipe: Recipe, observer: Observer, *, on_wait: Callable[[str], None] | None = None) -> Entry:
         """The recipe's network from the store, or trained now; what it is taught by must be in the store.
@@ -291,6 +292,24 @@ def _check_budget(recipe: Recipe, device: torch.device) -> None:
         problems.append(f"trainer.clip={clip}: a norm greater than 0 is expected")
     if (limit := budget["limit_train_batches"]) is not None and not (type(limit) is int and limit > 0):
         problems.append(f"trainer.limit_train_batches={limit}: a whole number of batches is expected, or null for all")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_two_gradients(recipe: Recipe, devices: int, *, taught: bool) -> None:
+    """Whether the gradient of the task can be told from that of distillation."""
+    assert recipe.optim is not None
+    optimizer, budget, problems = recipe.optim["_target_"].rpartition(".")[2], recipe.budget, []
+    if not taught:
+        problems.append(f"{recipe.name} has no teacher, and {optimizer} tells the gradient of distillation from that "
+                        "of the task: give it to who has one, as hops.student.optim=NAME")  # fmt: skip
+    plain = {"devices": (devices, 1), "clip": (budget["clip"], None), "compile": (budget["compile"], None)}
+    for key, (given, only) in plain.items():
+        if given != only:
+            problems.append(f"trainer.{key}={given}: not with the two gradients of {optimizer}; use trainer.{key}="
+                            f"{'null' if only is None else only}")  # fmt: skip
+    if budget["precision"] == "16-mixed":
+        problems.append(f"trainer.precision=16-mixed: scales one gradient, {optimizer} has two; use bf16-mixed")
     if problems:
         raise ConfigError(problems)
 

@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from kdbench.core.errors import nearest
 from kdbench.core.ranks import rank, world
+from kdbench.core.recipe import Recipe
 from kdbench.metrics.base import evaluating
 
 AUTO = "auto"
@@ -106,21 +107,24 @@ def device_problems(devices: int, workers: int, cores: int) -> list[str]:
     return []
 
 
-def strategy_problems(strategy: str, devices: int, device: torch.device, budget: Mapping[str, Any]) -> list[str]:
+def strategy_problems(strategy: str, devices: int, device: torch.device, recipe: Recipe) -> list[str]:
     """What is wrong with training on several devices, one line each.
 
     Args:
         strategy: ``trainer.strategy``.
         devices: ``trainer.devices``.
         device: Where the first rank computes.
-        budget: Of the recipe.
+        recipe: What is to be trained.
     """
-    problems = []
+    problems, budget = [], recipe.budget
     if strategy not in STRATEGIES:
         problems.append(f"trainer.strategy={strategy}: unknown{nearest(strategy, STRATEGIES)}")
     if budget["batch_size"] < 2 * devices and devices > 1:
         problems.append(f"trainer.batch_size={budget['batch_size']} is the batch of all devices together: at least "
                         f"{2 * devices} are needed for trainer.devices={devices}")  # fmt: skip
+    if devices > 1 and len(recipe.phase_epochs) > 1:  # DDP and FSDP choose once which parameters they look after
+        problems.append(f"trainer.devices={devices}: {recipe.name}'s method has phases, which train other parts of it "
+                        "in turn: only on one device; use trainer.devices=1")  # fmt: skip
     if devices > 1 and budget["compile"] is not None and "replicas" not in budget:
         problems.append(f"trainer.compile={budget['compile']}: cannot see BatchNorm's statistics over several devices; "
                         "use trainer.compile=null or trainer.sync_batchnorm=false")  # fmt: skip

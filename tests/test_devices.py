@@ -194,9 +194,10 @@ def test_a_failure_of_the_first_rank_ends_the_others() -> None:
     ([], {"strategy": "fsdp"}, "trainer.strategy=fsdp: shards over GPUs only"),
     (["trainer.ema=0.9"], {"strategy": "fsdp"}, "trainer.ema=0.9: not with trainer.strategy=fsdp"),
     (["trainer.precision=16-mixed"], {}, "trainer.precision=16-mixed: CPUs have no half precision"),
+    (["teacher=plain4", "student=plain2", "assistants=[]", "method=ab"], {}, "trainer.devices=2: plain2's method has"),
 ])  # fmt: skip
 def test_what_cannot_run_on_these_devices_is_refused(overrides, changes, line: str, tmp_path: Path) -> None:
-    (recipe,) = recipes("teacher=none", *overrides, outputs=tmp_path)
+    recipe = recipes("teacher=none", *overrides, outputs=tmp_path)[-1]
     with pytest.raises(ConfigError) as error:
         Trainer(settings(tmp_path, accelerator="cpu", **{"devices": 2, **changes})).check(recipe)
     assert any(problem.startswith(line) for problem in error.value.problems), error.value.problems

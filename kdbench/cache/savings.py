@@ -65,12 +65,21 @@ def _keepable(recipe: Recipe) -> bool:
     return all(name in VECTORS for both in taps for name in both["teacher"])
 
 
+def _asking(recipe: Recipe) -> int:
+    """Epochs of the phases in which a term beside the task loss counts: in others no teacher is asked."""
+    method = recipe.method or {"weights": {}}
+    weights = [phase["weights"] for phase in method.get("phases", {}).values()]
+    phases = zip(recipe.phase_epochs, [*weights, method["weights"]], strict=True)
+    return sum(epochs for epochs, terms in phases if terms.keys() - {"task"})
+
+
 def _demands(recipe: Recipe) -> Iterator[_Demand]:
     budget, how = recipe.budget, teaching(recipe)
     spec = describe(recipe.data)
     steps = steps_per_epoch(spec.train_size, budget["batch_size"], budget["limit_train_batches"])
-    without = recipe.epochs * min(steps * budget["batch_size"], spec.train_size)
-    shown = spec.train_size * (how.get("views", recipe.epochs) if has_views(recipe) else 1)
+    asking = _asking(recipe)
+    without = asking * min(steps * budget["batch_size"], spec.train_size)
+    shown = spec.train_size * (how.get("views", asking) if has_views(recipe) else min(asking, 1))
     width = 4 if how.get("precision", budget["precision"]) == "32-true" and how.get("dtype") != "float16" else 2
     kept = how.get("top_k")
     row = spec.num_classes * width if kept is None else kept * (width + 2) + width  # a class takes two bytes

@@ -120,9 +120,7 @@ class Builder:
 
     def _deploying(self, recipe: Recipe) -> list[str]:
         """Names of the criteria that change the network."""
-        criteria = (recipe.method or {"criteria": {}})["criteria"]
-        return [name for name, config in criteria.items()
-                if resolve_target(config["_target_"], base=Criterion, trusted=self._trusted).deploys]  # fmt: skip
+        return [name for name, target in self._targets(recipe).items() if target.deploys]
 
     def _graft(self, recipe: Recipe, student: Network, teachers: Sequence[Network], data: DataSpec) -> None:
         """Gives the student the parts that its criteria deploy."""
@@ -171,9 +169,8 @@ class Builder:
                 raise ConfigError(f"method.criteria.{name}.version={config['version']}: the code is version "
                                   f"{criterion.version}; set it in the YAML, the numbers have changed")  # fmt: skip
             criteria[name] = criterion
-        if _with_peer(criteria) and any(teacher.network["train"] != "random" for teacher in recipe.teachers):
-            raise ConfigError(f"{recipe.chain()}: two networks that learn together both start from random weights; "
-                              "use method.guidance=peer, or teacher.train=random")  # fmt: skip
+        if _with_peer(criteria):
+            _check_peers(recipe)
         _check_terms(criteria, recipe.method)
         return criteria
 
@@ -214,9 +211,17 @@ class Builder:
 
     def two_views(self, recipe: Recipe) -> bool:
         """Whether a criterion of the recipe compares two views of each sample."""
-        nodes = {} if recipe.method is None else recipe.method["criteria"]
-        return any(resolve_target(node["_target_"], base=Criterion, trusted=self._trusted).two_views
-                   for node in nodes.values())  # fmt: skip
+        return any(target.two_views for target in self._targets(recipe).values())
+
+    def teachers_of(self, recipe: Recipe) -> tuple[Recipe, ...]:
+        """The networks that taught the recipe's: not those that learnt together with it and were not kept."""
+        together = any(target.teachers is Teachers.PEER for target in self._targets(recipe).values())
+        return () if together else recipe.teachers
+
+    def _targets(self, recipe: Recipe) -> dict[str, type[Criterion]]:
+        criteria = (recipe.method or {"criteria": {}})["criteria"]
+        return {name: resolve_target(config["_target_"], base=Criterion, trusted=self._trusted)
+                for name, config in criteria.items()}  # fmt: skip
 
     def distiller(self, recipe: Recipe, student: Network, teachers: Sequence[Network], data: DataSpec,
                   steps_per_epoch: int, recalls: Sequence[Recall | None] = ()) -> Distiller:  # fmt: skip
@@ -282,6 +287,16 @@ def _with_peer(criteria: Mapping[str, Criterion]) -> bool:
         raise ConfigError(f"method.criteria: {', '.join(peers)} learns together with the network above, "
                           f"{', '.join(others)} wants a trained one; choose one of them")  # fmt: skip
     return bool(peers)
+
+
+def _check_peers(recipe: Recipe) -> None:
+    for peer in recipe.teachers:
+        if peer.network["train"] != "random":
+            raise ConfigError(f"{recipe.chain()}: two networks that learn together both start from random weights; "
+                              "use method.guidance=peer, or teacher.train=random")  # fmt: skip
+        if (peer.seed, peer.network["config"]) == (recipe.seed, recipe.network["config"]):
+            raise ConfigError(f"{recipe.chain()}: both learn together from the same weights, and would stay equal; "
+                              "use another teacher.seed")  # fmt: skip
 
 
 def _check_labels(name: str, criterion: Criterion, recipe: Recipe) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 from kdbench.cache.savings import savings
@@ -36,3 +37,18 @@ def test_a_method_that_reads_maps_is_asked_live(outputs: Path) -> None:
     assert found == (0, 0, 0, ("plain2",))
     assert savings(students("method=rkd", outputs=outputs)).live == ()
     assert savings(recipes("teacher=none", outputs=outputs)) == (0, 0, 0, ())
+
+
+def in_two_phases(recipe: Recipe, **weights: float) -> Recipe:
+    method = recipe.method or {}
+    return replace(
+        recipe, method={**method, "phases": {"first": {"epochs": 2, "weights": {"kd": 1}}}, "weights": weights}
+    )
+
+
+def test_phases_that_ask_no_teacher_count_nothing(outputs: Path) -> None:
+    (plain,) = students(outputs=outputs, seeds=1)
+    (views,) = students("dataset.augment=crop_flip", outputs=outputs, seeds=1)
+    assert savings([in_two_phases(plain, task=1, kd=1)]).without == (2 + 5) * TRAIN
+    assert savings([in_two_phases(plain, task=1)]) == (2 * TRAIN, TRAIN, TRAIN * 10 * 4, ())
+    assert savings([in_two_phases(views, task=1)]).shown == 2 * TRAIN

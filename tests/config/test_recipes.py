@@ -9,7 +9,9 @@ from kdbench.config.jobs import make_jobs
 from kdbench.config.recipes import Chain, ChainBuilder
 from kdbench.core.errors import ConfigError
 from kdbench.core.recipe import topological
+from kdbench.runner import check_all
 from kdbench.store import Store
+from tests.toy import recipes, settings
 
 COMPOSER = Composer()
 
@@ -254,3 +256,12 @@ def test_a_teacher_that_is_used_as_it_is_is_its_own_peer() -> None:
     peer, student = (link.recipe for link in chain("method=dml", "assistants=[]", "teacher.train=random").links)
     assert student.teachers == (peer,)
     assert peer.seed == student.seed
+
+
+def test_equal_networks_of_one_seed_cannot_learn_together(outputs: Path) -> None:
+    def problems(*overrides: str) -> list[str]:
+        equal = ("teacher=plain2", "student=plain2", "method=dml")
+        return check_all(recipes(*equal, *overrides, outputs=outputs), settings(outputs))[0]
+
+    assert problems("teacher.train=random")[0].endswith("use another teacher.seed")
+    assert problems("teacher.train=random", "teacher.seed=1") == problems() == []

@@ -50,6 +50,15 @@ def test_another_dataset_is_fitted_to_the_network(trained):
     assert (found["linear_probe"]["train_samples"], found["linear_probe"]["samples"]) == (900, 200)
 
 
+def test_who_learnt_together_is_no_teacher(outputs, capsys):
+    assert main([*SHORT, "teacher=plain4", "assistants=[]", "method=dml"]) == 0
+    (learnt,) = (entry.id for entry in Store(outputs / "store") if entry.recipe.teachers)
+    capsys.readouterr()
+    assert main(["eval", learnt, "eval=[fidelity]"]) == 2
+    assert "trained without a teacher" in capsys.readouterr().err
+    assert main(["eval", learnt, "eval=[accuracy]"]) == 0
+
+
 def test_all_that_cannot_be_measured_is_named_before_anything_is(trained, capsys):
     outputs, (teacher, _) = trained
     before = len(list(outputs.glob("evals/*/*.json")))
