@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from kdbench.core.errors import ConfigError
+from kdbench.report.literature import read_published
 from kdbench.report.results import Arm, Network, StudyResult
 from kdbench.report.summary import paired_p_value
-from kdbench.study import _of_study, collect, compare, holm, read_published
+from kdbench.study import _of_study, collect, compare, holm
 
 PLAIN = {"from": "first", "to": "last"}
 ASSISTED = {"from": "first", "through": "one", "to": "last"}

@@ -23,7 +23,7 @@ def network_sets(study: Mapping[str, Any]) -> dict[str, Sequence[str]]:
 
 
 def chosen_arms(study: Mapping[str, Any], pair: str = "") -> dict[str, Mapping[str, Any]]:
-    """The arms of one pair that were chosen, in the order of the YAML, with the pair's own settings in their ``set``."""
+    """The chosen arms of one pair, in the order of the YAML, with the pair's own settings in their ``set``."""
     own = study["known_pairs"][pair].get("arms") or {} if pair else {}
     found = {}
     for name, content in study["arms"].items():

@@ -36,8 +36,9 @@ def chains(networks: Sequence[str], ends: Mapping[str, Any]) -> list[tuple[str, 
     Args:
         networks: All networks, the largest first.
         ends: ``from``: ``first``, ``each``, ``none`` (nobody teaches) or networks. ``to``: ``last``, ``each``, ``all``
-            (the first too), ``first`` or networks. ``through``: ``none``, ``one`` (each network in between, alone), ``any`` (every
-            subset of them, none included), or a list of networks. Default: from the first to the last, through none.
+            (the first too), ``first`` or networks. ``through``: ``none``, ``one`` (each network in between, alone),
+            ``any`` (every subset of them, none included), or a list of networks. Default: from the first to the last,
+            through none.
 
     Returns:
         Names from the teacher to the student, in the order of ``networks``; the n networks below the first have
@@ -118,7 +119,9 @@ class Study:
                 problems.append(f"study.{key}={self.config[key]}: unknown{nearest(str(self.config[key]), allowed)}")
         for key in RESERVED:
             if key in self._typed:
-                others = "study.pairs=[A,B]" if self.config.get("known_pairs") else "study.networks=[LARGEST,...,SMALLEST]"
+                others = (
+                    "study.pairs=[A,B]" if self.config.get("known_pairs") else "study.networks=[LARGEST,...,SMALLEST]"
+                )
                 problems.append(f"{self._typed[key].text}: study={self.name} chooses the networks; "
                                 f"give it others with {others}")  # fmt: skip
         for key, setting in self._typed.items():
@@ -152,11 +155,13 @@ class Study:
                     if (name, chain) not in found:
                         found[name, chain] = Arm(name, chain, self._of_arm(common, content, chain))
         if not found:
-            raise ConfigError(f"study={self.name}: no arm has a chain among "
-                              f"{', '.join(name for names in network_sets(self.config).values() for name in names)}")  # fmt: skip
+            names = dict.fromkeys(name for networks in network_sets(self.config).values() for name in networks)
+            raise ConfigError(f"study={self.name}: no arm has a chain among {', '.join(names)}")
         return list(found.values())
 
-    def _of_arm(self, common: Mapping[str, Any], content: Mapping[str, Any], chain: Sequence[str]) -> dict[str, Setting]:
+    def _of_arm(
+        self, common: Mapping[str, Any], content: Mapping[str, Any], chain: Sequence[str]
+    ) -> dict[str, Setting]:
         by_network = {
             f"hops.{network}.{key}": value
             for network in chain

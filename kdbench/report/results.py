@@ -95,6 +95,11 @@ class Arm:
     method: str | None
     networks: tuple[Network, ...]
 
+    @property
+    def key(self) -> str:
+        """What the study's YAML calls it, shared by all its chains."""
+        return self.name.partition(":")[0]
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -143,6 +148,7 @@ class Published:
         sd: Where the source gives one.
         source: Paper and table.
         confidence: How surely we know it: ``paper_text``, ``author_issue``, ``secondary``, ...
+        column: Who published it, in a word: a study over several publications has a column for each.
     """
 
     arm: str | None
@@ -151,6 +157,7 @@ class Published:
     sd: float | None
     source: str
     confidence: str
+    column: str = ""
 
 
 @dataclass(frozen=True)
