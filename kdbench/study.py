@@ -89,7 +89,9 @@ def collect(folder: Path) -> StudyResult:
     if record.get("command"):
         result = replace(result, command=record["command"])
     study = record.get("study")
-    return result if not study or study["name"] == NONE else _of_study(result, study, record["jobs"])
+    if not study or study["name"] == NONE:
+        return result
+    return replace(_of_study(result, study, record["jobs"]), unsuitable=_unsuitable(record))
 
 
 def _of_study(result: StudyResult, study: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> StudyResult:
@@ -124,7 +126,19 @@ def _of_study(result: StudyResult, study: Mapping[str, Any], jobs: Sequence[Mapp
         comparisons=tuple(comparisons),
         claims=tuple(_claim(claim, arms, study, published) for claim in study["claims"]),
         published=tuple(published),
-    )
+        pairs=tuple((teacher, student) for teacher, student in network_sets(study).values())
+        if study.get("known_pairs") else (),
+    )  # fmt: skip
+
+
+def _unsuitable(record: Mapping[str, Any]) -> dict[str, str]:
+    """Why a method cannot serve a pair, by the name of the arm."""
+    found = {}
+    for job in record["jobs"]:
+        outcome = record["networks"].get(job["networks"][-1]["digest"], {})
+        if outcome.get("status") == "skipped":
+            found[f"{job['arm']}: {' -> '.join(network['name'] for network in job['networks'])}"] = outcome["reason"]
+    return found
 
 
 def _failed(flags: Sequence[str]) -> list[str]:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from kdbench.config.compose import Composer
 from kdbench.core.errors import ConfigError
+from kdbench.report.arms import arm_table
 from kdbench.report.literature import read_published
+from kdbench.report.pair_table import pair_table
 from kdbench.report.results import Arm, Network, StudyResult
 from kdbench.report.summary import paired_p_value
 from kdbench.study import _of_study, collect, compare, holm
@@ -26,7 +29,9 @@ NETWORK = Network(digest="", name="", role="student", chain=(), seed=0, method="
                   extra_parameters=0, seconds=1.0, val_acc=None, best_val_acc=None, test_acc=0.0)  # fmt: skip
 
 
-def result_of(accuracies: dict[tuple[str, str], list[float]], **changes: object) -> StudyResult:
+def result_of(
+    accuracies: dict[tuple[str, str], list[float]], dataset: str = "cifar10", **changes: object
+) -> StudyResult:
     """A study whose arms, named ``(arm, "l s xs")``, reached these accuracies with seeds 1, 2, ..."""
     networks, jobs = [], []
     for (arm, words), values in accuracies.items():
@@ -39,7 +44,7 @@ def result_of(accuracies: dict[tuple[str, str], list[float]], **changes: object)
             named = [{"name": name, "digest": digest if name == chain[-1] else name} for name in chain]
             jobs.append({"arm": arm, "protocol": "clean", "networks": named})
     arms = (Arm("run", "run", ("xs",), None, tuple(networks)),)
-    plain = StudyResult("toy", "", "", "", "", "cifar10", "full", (), tuple(networks), arms)
+    plain = StudyResult("toy", "", "", "", "", dataset, "full", (), tuple(networks), arms)
     return _of_study(plain, {**STUDY, **changes}, jobs)
 
 
@@ -166,3 +171,46 @@ def test_collect_refuses_a_folder_without_a_record(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({}))
     with pytest.raises(ConfigError, match="run the same command again"):
         collect(tmp_path)
+
+
+def test_pairs_are_compared_within_themselves_and_beside_each_publication() -> None:
+    known = {"a": {"teacher": "resnet56", "student": "resnet20"}, "b": {"teacher": "resnet110", "student": "resnet20"}}
+    sources = [{"file": "cifar100_pairs.csv", "studies": [name]} for name in ("LSKD", "mdistiller")]
+    about = {
+        "known_pairs": known, "pairs": None, "published": sources,
+        "arms": {"kd": {}, "dkd": {"set": {"method": "dkd"}}},
+        "claims": [{"text": "DKD is better", "better": {"arm": "dkd"}, "than": {"arm": "kd"}}],
+    }  # fmt: skip
+    accuracies = {
+        (arm, f"{pair['teacher']} resnet20"): [value, value + 0.1, value + gain]
+        for pair in known.values() for arm, value, gain in (("kd", 70.0, 0.2), ("dkd", 71.0, 0.3))
+    }  # fmt: skip
+    found = result_of(accuracies, dataset="cifar100", **about)
+    assert [(one.arm, one.reference) for one in found.comparisons] == [
+        (f"dkd: {teacher} -> resnet20", f"kd: {teacher} -> resnet20") for teacher in ("resnet56", "resnet110")
+    ]
+    assert all(one.p_corrected == one.p for one in found.comparisons)  # one test in each pair
+    assert found.claims[0].published == pytest.approx(71.97 - 70.66)  # both by LSKD, never of two publications
+    heading, first, _ = pair_table(dataclasses.replace(found, unsuitable={"fsp: resnet56 -> resnet20": "unequal"}))
+    assert heading.texts == ["kd", "dkd", "fsp"]
+    assert (first.texts[2], first.notes) == ("N/A", ["70.66 LSKD", "71.97 LSKD", "unequal"])
+    assert {field.heading for field in arm_table(found)} >= {"LSKD %", "mdistiller %"}
+
+
+def published_rows() -> dict[tuple[str, str, str, str], float]:
+    return {
+        (row["study"], row["teacher"], row["student"], row["method"]): float(row["value"])
+        for row in read_published("cifar100_pairs.csv") if row["study"] in ("RepDistiller", "LSKD", "mdistiller")
+    }  # fmt: skip
+
+
+def test_the_claims_over_pairs_are_what_their_sources_print() -> None:
+    study, rows = Composer().resolve(("study=cifar100_pairs",), ())["study"], published_rows()
+    for claim in study["claims"]:
+        better, than = claim["better"]["arm"], claim["than"]["arm"]
+        gaps = [
+            value - rows[study_name, teacher, student, than]
+            for (study_name, teacher, student, method), value in rows.items()
+            if method == better and (study_name, teacher, student, than) in rows
+        ]
+        assert all(gap > 0 for gap in gaps), claim["text"]

@@ -159,6 +159,16 @@ class Study:
             raise ConfigError(f"study={self.name}: no arm has a chain among {', '.join(names)}")
         return list(found.values())
 
+    def size(self) -> int:
+        """Networks that one seed trains: each arm's last one, and what teaches it, shared wherever chains agree."""
+        plain = {name for name, content in self.config["arms"].items()
+                 if not (content or {}).keys() & {"set", EPOCHS_TIMES}}  # fmt: skip
+        trained = set()
+        for arm in self.arms():
+            trained.add((arm.chain, "" if arm.name in plain else arm.name))
+            trained |= {(arm.chain[:length], "") for length in range(1, len(arm.chain))}
+        return len(trained)
+
     def _of_arm(
         self, common: Mapping[str, Any], content: Mapping[str, Any], chain: Sequence[str]
     ) -> dict[str, Setting]:

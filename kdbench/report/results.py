@@ -207,6 +207,8 @@ class StudyResult:
         comparisons: Tables show an arm's first; ``results.json`` has all.
         claims: Of the study's source.
         published: Values of the source.
+        pairs: Teacher and student of each pair that the study runs over; none where it has one set of networks.
+        unsuitable: Why an arm was not trained, by the name that it would have.
     """
 
     name: str
@@ -222,6 +224,8 @@ class StudyResult:
     comparisons: tuple[Comparison, ...] = ()
     claims: tuple[Claim, ...] = ()
     published: tuple[Published, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+    unsuitable: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.arms:
