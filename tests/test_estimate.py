@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import pytest
 
+from kdbench.config.compose import Composer
 from kdbench.core.recipe import Recipe
 from kdbench.estimate import estimate
 from kdbench.plan import Node, Plan
@@ -19,11 +20,7 @@ class Measured:
     env: dict[str, Any]
 
 
-DATA = {
-    "name": "fake", "reader": "fake", "version": 1, "num_classes": 10, "channels": 3, "image_size": 32,
-    "sizes": {"train": 1000, "test": 200}, "checksum": None, "val_fraction": 0.1, "split_seed": 0, "train_size": None,
-    "fraction": None, "corruption": {"name": "none"}, "augment": None, "view_seed": None, "mean": None, "std": None,
-}  # fmt: skip
+DATA = Composer().resolve(("dataset=fake",), ())["dataset"]  # 1,000 images, of which 900 are trained on
 TEACHER = Recipe(
     network={"name": "plain4", "config": {"depth": 4}, "init": None, "train": "full"}, data=DATA, method=None,
     optim={"lr": 0.1}, select_on="last", seed=0, teachers=(),
