@@ -38,7 +38,7 @@ def chosen_arms(study: Mapping[str, Any], pair: str = "") -> dict[str, Mapping[s
 
 def selection_problems(study: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the pairs and methods that were chosen, one line each."""
-    for key, known in (("pairs", study.get("known_pairs")), ("methods", study["arms"])):
+    for key, known in (("pairs", study.get("known_pairs") or {}), ("methods", study["arms"])):
         chosen = study.get(key)
         if chosen is not None and (not isinstance(chosen, list) or not chosen):
             yield f"study.{key}={chosen}: a list is expected, e.g. study.{key}=[{','.join(list(known)[:2])}]"
