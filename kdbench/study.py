@@ -132,12 +132,13 @@ def _of_study(result: StudyResult, study: Mapping[str, Any], jobs: Sequence[Mapp
 
 
 def _unsuitable(record: Mapping[str, Any]) -> dict[str, str]:
-    """Why a method cannot serve a pair, by the name of the arm."""
+    """Why a method cannot serve a pair, by the name of the arm; not what was skipped since its teacher failed."""
     found = {}
     for job in record["jobs"]:
-        outcome = record["networks"].get(job["networks"][-1]["digest"], {})
-        if outcome.get("status") == "skipped":
-            found[f"{job['arm']}: {' -> '.join(network['name'] for network in job['networks'])}"] = outcome["reason"]
+        *teachers, final = [record["networks"].get(network["digest"], {}) for network in job["networks"]]
+        made = all(teacher.get("status") in ("done", "in store") for teacher in teachers)
+        if final.get("status") == "skipped" and made:
+            found[f"{job['arm']}: {' -> '.join(network['name'] for network in job['networks'])}"] = final["reason"]
     return found
 
 

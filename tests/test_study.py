@@ -13,7 +13,7 @@ from kdbench.report.literature import read_published
 from kdbench.report.pair_table import pair_table
 from kdbench.report.results import Arm, Network, StudyResult
 from kdbench.report.summary import paired_p_value
-from kdbench.study import _of_study, collect, compare, holm
+from kdbench.study import _of_study, _unsuitable, collect, compare, holm
 
 PLAIN = {"from": "first", "to": "last"}
 ASSISTED = {"from": "first", "through": "one", "to": "last"}
@@ -215,3 +215,11 @@ def test_the_claims_over_pairs_are_what_their_sources_print() -> None:
             if method == better and (teacher, student) in pairs and (study_name, teacher, student, than) in rows
         ]
         assert all(gap > 0 for gap in gaps), claim["text"]
+
+
+def test_what_a_method_cannot_serve_is_told_from_what_a_failed_teacher_left() -> None:
+    job = {"arm": "fsp", "networks": [{"name": "l", "digest": "t"}, {"name": "xs", "digest": "s"}]}
+    final = {"status": "skipped", "reason": "unequal channels"}
+    done, failed = ({"jobs": [job], "networks": {"t": {"status": status}, "s": final}} for status in ("done", "failed"))
+    assert _unsuitable(done) == {"fsp: l -> xs": "unequal channels"}
+    assert _unsuitable(failed) == {}
