@@ -96,3 +96,9 @@ def test_inlined_figure_takes_the_colours_and_the_text_of_the_page() -> None:
     assert 'aria-label="a &quot;caption&quot;"' in inside
     assert "DejaVu" not in inside
     assert "<metadata" not in inside
+
+
+def test_students_that_have_learned_nothing_are_drawn() -> None:
+    result = collected(paths())
+    none = tuple(replace(one, test_acc=0.0) if one.teacher_digest else one for one in result.networks)
+    assert "levels" in draw_all(replace(result, networks=none))
