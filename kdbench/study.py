@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kdbench.config.pairs import network_sets
 from kdbench.config.studies import NONE, chains
-from kdbench.core.errors import ConfigError, nearest
 from kdbench.report.collect import RECORD, collect_run
 from kdbench.report.flags import find_flags
+from kdbench.report.literature import published_values
 from kdbench.report.queries import choose_assistant
 from kdbench.report.results import Arm, Claim, Comparison, Network, Published, StudyResult, Summary
 from kdbench.report.summary import paired_p_value, summarise
@@ -21,7 +21,6 @@ from kdbench.report.summary import paired_p_value, summarise
 ALPHA = 0.05  # of the family of tests
 MARGIN = 0.1  # points: a gain that is surely smaller is no gain worth claiming
 HOLM = "Holm"
-PUBLISHED = Path(__file__).parent / "report" / "published"
 
 
 @dataclass(frozen=True)
@@ -122,25 +121,28 @@ def collect(folder: Path) -> StudyResult:
     if record.get("command"):
         result = replace(result, command=record["command"])
     study = record.get("study")
-    return result if not study or study["name"] == NONE else _of_study(result, study, record["jobs"])
+    if not study or study["name"] == NONE:
+        return result
+    return replace(_of_study(result, study, record["jobs"]), unsuitable=_unsuitable(record))
 
 
 def _of_study(result: StudyResult, study: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> StudyResult:
     arms = _arms(result, study, jobs)
     protocols = dict.fromkeys(str(job["protocol"]) for job in jobs)
-    published = _published(result.dataset, arms, study)
+    published = published_values(result.dataset, arms, study)
     references = _chains(study, study["reference"])
     pairs = [
         (arm, reference)
         for arm in arms
         for reference in arms
         if reference.chain in references and _comparable(arm, reference)
-        and _plain(reference, study)
+        and _same_set(arm, reference, study) and _plain(reference, study)
     ]  # fmt: skip
     comparisons = [
         Comparison(test.arm.name, test.reference.name, test.difference.mean, test.difference.low, test.difference.high,
-                   test.p, test.corrected, HOLM)
-        for test in compare(pairs)
+                   test.p, test.corrected, f"{HOLM} within the pair" if study.get("known_pairs") else HOLM)
+        for networks in network_sets(study).values()
+        for test in compare([both for both in pairs if set(networks).issuperset((*both[0].chain, *both[1].chain))])
     ]  # fmt: skip
     notes = [note for protocol in protocols for note in study.get("notes", {}).get(protocol) or []]
     missing = [f"not compared with {', '.join(study['missing'])}, which the source has"] if study.get("missing") else []
@@ -156,7 +158,20 @@ def _of_study(result: StudyResult, study: Mapping[str, Any], jobs: Sequence[Mapp
         comparisons=tuple(comparisons),
         claims=tuple(_claim(claim, arms, study, published) for claim in study["claims"]),
         published=tuple(published),
-    )
+        pairs=tuple((teacher, student) for teacher, student in network_sets(study).values())
+        if study.get("known_pairs") else (),
+    )  # fmt: skip
+
+
+def _unsuitable(record: Mapping[str, Any]) -> dict[str, str]:
+    """Why a method cannot serve a pair, by the name of the arm; not what was skipped since its teacher failed."""
+    found = {}
+    for job in record["jobs"]:
+        *teachers, final = [record["networks"].get(network["digest"], {}) for network in job["networks"]]
+        made = all(teacher.get("status") in ("done", "in store") for teacher in teachers)
+        if final.get("status") == "skipped" and made:
+            found[f"{job['arm']}: {' -> '.join(network['name'] for network in job['networks'])}"] = final["reason"]
+    return found
 
 
 def _failed(flags: Sequence[str]) -> list[str]:
@@ -199,12 +214,17 @@ def _comparable(arm: Arm, other: Arm) -> bool:
 
 def _plain(arm: Arm, study: Mapping[str, Any]) -> bool:
     """Whether an arm has no settings of its own: those are variants of the plain one over the same chain."""
-    content = study["arms"][_key(arm)]
+    content = study["arms"][_key(arm)] or {}
     return not (content.get("set") or content.get("epochs_times"))
 
 
 def _chains(study: Mapping[str, Any], ends: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    return chains(study["networks"] or study["families"][study["family"]]["networks"], ends)
+    return [chain for networks in network_sets(study).values() for chain in chains(networks, ends)]
+
+
+def _same_set(arm: Arm, other: Arm, study: Mapping[str, Any]) -> bool:
+    """Whether two arms belong to one pair, where a study has pairs: students of two teachers are not rivals."""
+    return any(set(networks).issuperset((*arm.chain, *other.chain)) for networks in network_sets(study).values())
 
 
 def _chosen(arms: Sequence[Arm], study: Mapping[str, Any], where: Mapping[str, Any]) -> list[Arm]:
@@ -265,13 +285,14 @@ def _tests_of(claim: Mapping[str, Any], arms: Sequence[Arm], study: Mapping[str,
     if quantifier == "chosen":
         return _against_others(better, partial(_halfway, better, arms), measure)
     than = _chosen(arms, study, claim["than"])
-    return compare([(arm, other) for arm in better for other in than if _comparable(arm, other)], measure)
+    return compare([(arm, other) for arm in better for other in than
+                    if _comparable(arm, other) and _same_set(arm, other, study)], measure)  # fmt: skip
 
 
 def _claim(claim: Mapping[str, Any], arms: Sequence[Arm], study: Mapping[str, Any],
            published: Sequence[Published]) -> Claim:  # fmt: skip
     tests = _tests_of(claim, arms, study)
-    source = str(study["source"])
+    source = str(claim.get("source", study["source"]))
     if not tests:
         return Claim(
             claim["text"],
@@ -288,9 +309,7 @@ def _claim(claim: Mapping[str, Any], arms: Sequence[Arm], study: Mapping[str, An
     verdict, shown = (_some if claim.get("quantifier") == "some" else _every)(tests)
     if verdict == "undecided":
         verdict = f"undecided at n={min(test.difference.n for test in tests)}"
-    values = {value.arm: value for value in published}
-    pair = [values.get(shown.arm.name), values.get(shown.reference.name)]
-    above, below = pair
+    above, below = _printed_together(published, shown)
     return Claim(
         text=claim["text"],
         arm=shown.arm.name,
@@ -306,57 +325,10 @@ def _claim(claim: Mapping[str, Any], arms: Sequence[Arm], study: Mapping[str, An
     )
 
 
-# -- published values -------------------------------------------------------------------------------------------------
-
-
-def read_published(name: str) -> list[dict[str, str]]:
-    """The rows of one file of published values, as they were transcribed.
-
-    Raises:
-        ConfigError: There is no such file.
-    """
-    path = PUBLISHED / name
-    if not path.is_file():
-        known = sorted(file.name for file in PUBLISHED.glob("*.csv"))
-        raise ConfigError(f"study.published.file={name}: unknown{nearest(name, known)}")
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _published(dataset: str, arms: Sequence[Arm], study: Mapping[str, Any]) -> list[Published]:
-    """The published accuracies on this dataset; none for a smoke run, whose data are not the published ones."""
-    if not study["published"] or study["size"] == "smoke":
-        return []
-    wanted = study["published"]["studies"]
-    found = []
-    for row in read_published(study["published"]["file"]):
-        if row["study"].split("/")[-1] not in wanted or row["metric"] != "top1":
-            continue
-        if row["dataset"].lower().replace("-", "") != dataset:
-            continue
-        chain = _published_chain(row)
-        arm = next((arm for arm in arms if arm.chain == chain and _same_method(arm, row["method"], study)), None)
-        found.append(
-            Published(
-                arm=arm.name if arm else None,
-                label=f"{' -> '.join(chain)} ({row['method']})",
-                value=float(row["value"]),
-                sd=float(row["std"]) if row["std"] else None,
-                source=row["source"],
-                confidence=row["confidence"],
-            )
-        )
-    return found
-
-
-def _published_chain(row: Mapping[str, str]) -> tuple[str, ...]:
-    assistants = row["variant"].partition("assistants=[")[2].partition("]")[0]
-    return (*filter(None, [row["teacher"] if row["method"] != "scratch" else ""]), *filter(None, assistants.split(",")),
-            row["student"])  # fmt: skip
-
-
-def _same_method(arm: Arm, method: str, study: Mapping[str, Any]) -> bool:
-    """Chains of plain distillation are called ``kd`` or ``takd`` by their length; other methods by their name."""
-    if method in ("scratch", "kd", "takd"):
-        return _plain(arm, study)
-    return _key(arm) == method
+def _printed_together(published: Sequence[Published], test: Test) -> tuple[Published | None, Published | None]:
+    """Published values of both arms by the first publication that has both: those of two are not comparable."""
+    values = {(value.column, value.arm): value for value in reversed(published)}
+    for value in published:
+        if value.arm == test.arm.name and (below := values.get((value.column, test.reference.name))):
+            return value, below
+    return None, None

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from kdbench.config.compose import Composer
 from kdbench.core.errors import ConfigError
+from kdbench.report.arms import arm_table
+from kdbench.report.literature import read_published
+from kdbench.report.pair_table import pair_table
 from kdbench.report.results import Arm, Claim, Network, StudyResult
 from kdbench.report.summary import paired_p_value
 from kdbench.report.words import claim_sentence
-from kdbench.study import _of_study, collect, compare, holm, read_published
+from kdbench.study import _of_study, _unsuitable, collect, compare, holm
 
 PLAIN = {"from": "first", "to": "last"}
 ASSISTED = {"from": "first", "through": "one", "to": "last"}
@@ -26,7 +30,9 @@ NETWORK = Network(digest="", name="", role="student", chain=(), seed=0, method="
                   extra_parameters=0, seconds=1.0, val_acc=None, best_val_acc=None, test_acc=0.0)  # fmt: skip
 
 
-def result_of(accuracies: dict[tuple[str, str], list[float]], **changes: object) -> StudyResult:
+def result_of(
+    accuracies: dict[tuple[str, str], list[float]], dataset: str = "cifar10", **changes: object
+) -> StudyResult:
     """A study whose arms, named ``(arm, "l s xs")``, reached these accuracies with seeds 1, 2, ..."""
     networks, jobs = [], []
     for (arm, words), values in accuracies.items():
@@ -39,7 +45,7 @@ def result_of(accuracies: dict[tuple[str, str], list[float]], **changes: object)
             named = [{"name": name, "digest": digest if name == chain[-1] else name} for name in chain]
             jobs.append({"arm": arm, "protocol": "clean", "networks": named})
     arms = (Arm("run", "run", ("xs",), None, tuple(networks)),)
-    plain = StudyResult("toy", "", "", "", "", "cifar10", "full", (), tuple(networks), arms)
+    plain = StudyResult("toy", "", "", "", "", dataset, "full", (), tuple(networks), arms)
     return _of_study(plain, {**STUDY, **changes}, jobs)
 
 
@@ -220,3 +226,55 @@ def test_arms_are_compared_under_the_same_condition_alone() -> None:
     ]
     assert found.claims[0].ours is not None
     assert found.claims[0].ours.mean == pytest.approx(2.25)
+
+
+def test_pairs_are_compared_within_themselves_and_beside_each_publication() -> None:
+    known = {"a": {"teacher": "resnet56", "student": "resnet20"}, "b": {"teacher": "resnet110", "student": "resnet20"}}
+    sources = [{"file": "cifar100_pairs.csv", "studies": [name]} for name in ("RepDistiller", "LSKD")]
+    about = {
+        "known_pairs": known, "pairs": None, "published": sources,
+        "arms": {"kd": {}, "dkd": {"set": {"method": "dkd"}}},
+        "claims": [{"text": "DKD is better", "better": {"arm": "dkd"}, "than": {"arm": "kd"}}],
+    }  # fmt: skip
+    accuracies = {
+        (arm, f"{pair['teacher']} resnet20"): [value, value + 0.1, value + gain]
+        for pair in known.values() for arm, value, gain in (("kd", 70.0, 0.2), ("dkd", 71.0, 0.3))
+    }  # fmt: skip
+    found = result_of(accuracies, dataset="cifar100", **about)
+    assert [(one.arm, one.reference) for one in found.comparisons] == [
+        (f"dkd: {teacher} -> resnet20", f"kd: {teacher} -> resnet20") for teacher in ("resnet56", "resnet110")
+    ]
+    assert all(one.p_corrected == one.p for one in found.comparisons)  # one test in each pair
+    assert found.claims[0].published is None  # nobody printed both: values of two publications are not comparable
+    heading, first, _ = pair_table(dataclasses.replace(found, unsuitable={"fsp: resnet56 -> resnet20": "unequal"}))
+    assert heading.texts == ["kd", "dkd", "fsp"]
+    assert (first.texts[2], first.notes) == ("N/A", ["70.66 RepDistiller", "71.97 LSKD", "unequal"])
+    assert {field.heading for field in arm_table(found)} >= {"RepDistiller %", "LSKD %"}
+
+
+def published_rows() -> dict[tuple[str, str, str, str], float]:
+    return {
+        (row["study"], row["teacher"], row["student"], row["method"]): float(row["value"])
+        for row in read_published("cifar100_pairs.csv") if row["study"] in ("RepDistiller", "LSKD", "mdistiller")
+    }  # fmt: skip
+
+
+def test_the_claims_over_pairs_are_what_their_sources_print() -> None:
+    study, rows = Composer().resolve(("study=cifar100_pairs",), ())["study"], published_rows()
+    pairs = {(pair["teacher"], pair["student"]) for pair in study["known_pairs"].values()}
+    for claim in study["claims"]:
+        better, than = claim["better"]["arm"], claim["than"]["arm"]
+        gaps = [
+            value - rows[study_name, teacher, student, than]
+            for (study_name, teacher, student, method), value in rows.items()
+            if method == better and (teacher, student) in pairs and (study_name, teacher, student, than) in rows
+        ]
+        assert all(gap > 0 for gap in gaps), claim["text"]
+
+
+def test_what_a_method_cannot_serve_is_told_from_what_a_failed_teacher_left() -> None:
+    job = {"arm": "fsp", "networks": [{"name": "l", "digest": "t"}, {"name": "xs", "digest": "s"}]}
+    final = {"status": "skipped", "reason": "unequal channels"}
+    done, failed = ({"jobs": [job], "networks": {"t": {"status": status}, "s": final}} for status in ("done", "failed"))
+    assert _unsuitable(done) == {"fsp: l -> xs": "unequal channels"}
+    assert _unsuitable(failed) == {}

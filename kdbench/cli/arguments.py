@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "models": _command("models"),
     "methods": _command("methods"),
     "datasets": _command("datasets"),
+    "studies": _command("studies"),
     "data": _command("data"),
     "taps": _command("taps"),
     "store": _command("store"),

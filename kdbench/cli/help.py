@@ -24,6 +24,7 @@ weights from elsewhere: teacher.checkpoint=FILE.
 
 Commands, each with --help:
   models, methods, datasets      what there is, with sources
+  studies                        published tables and figures, each for -m study=NAME
   data check|fetch DATASET       whether its files are there and whole; download them
   taps NETWORK                   the places in a network that a method can read
   store ls | show ID | verify | gc | rm ID

@@ -24,8 +24,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def show_report(folder: Path) -> None:
-    """Prints and writes the report of a run folder.
+def show_report(folder: Path) -> Path:
+    """Prints and writes the report of a run folder; the folder that it was written to.
 
     Raises:
         ConfigError: Nothing of it can be reported.
@@ -42,4 +42,6 @@ def show_report(folder: Path) -> None:
     from kdbench.report.write import write_report  # needs matplotlib, a second to load
 
     outputs = folder.resolve().parent.parent
-    print_line(console, f"page: {write_report(result, outputs / 'reports' / result.name)}")
+    page = write_report(result, outputs / "reports" / result.name)
+    print_line(console, f"page: {page}")
+    return page.parent

@@ -23,6 +23,7 @@ from kdbench.config.studies import NONE
 from kdbench.core.errors import ConfigError, Problems
 from kdbench.core.recipe import Recipe, digest_of
 from kdbench.data.catalog import describe, locate
+from kdbench.estimate import estimate
 from kdbench.loggers import check_sinks
 from kdbench.plan import Plan, make_plan
 from kdbench.report.console import make_console, print_line
@@ -118,11 +119,13 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool, command: str = "") -> Resul
     plan, store = plan_jobs(jobs)
     notes = cache_notes(savings(plan.missing), kept=config["cache"]["kind"] == "teacher")
     show_plan(plan, [*notes, *eval_notes(plan, store, config.get("eval", {}))])
-    if config["dry_run"]:
-        return Result(DONE, plan, store)
     in_workers = multirun or runs_elsewhere(config["sweep"])
     sweep = config["sweep"] if in_workers else {**config["sweep"], "workers": 1}
     settings = make_settings(plan.chains, **room(sweep), multirun=multirun)
+    if plan.missing and (found := estimate(plan, store, workers=sweep["workers"], threads=settings.threads)):
+        print_line(make_console(), str(found))
+    if config["dry_run"]:
+        return Result(DONE, plan, store)
     outcomes = execute(plan, settings, sweep if in_workers else None)
     unmeasured = measure(plan, settings, in_workers=in_workers)
     try:
@@ -131,11 +134,20 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool, command: str = "") -> Resul
         print_line(make_console(), f"note: no record of this run in {settings.run_dir}: {error.strerror}")
     show_results(plan, outcomes, settings)
     if config["study"]["name"] != NONE:
-        from kdbench.cli.report import show_report  # needs NumPy, which help and configs do not
-
-        show_report(settings.run_dir)
+        _report(settings)
     failed = unmeasured or any(outcome.status in ("failed", "stopped") for outcome in outcomes.values())
     return Result(FAILED if failed else DONE, plan, store)
+
+
+def _report(settings: Settings) -> None:
+    """The report of a study, in W&B too if that was chosen."""
+    from kdbench.cli.report import show_report  # needs NumPy, which help and configs do not
+
+    folder = show_report(settings.run_dir)
+    if (options := settings.loggers.get("wandb")) is not None:
+        from kdbench.loggers.report import log_report
+
+        log_report(folder, project=settings.project, group=settings.group, options=options)
 
 
 def plan_jobs(jobs: Sequence[Job]) -> tuple[Plan, Store]:

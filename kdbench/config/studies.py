@@ -6,6 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from kdbench.config.compose import Composer, Setting
+from kdbench.config.pairs import EPOCHS_TIMES, chosen_arms, network_sets, selection_problems
 from kdbench.core.errors import ConfigError, nearest
 
 NONE = "none"
@@ -39,8 +40,9 @@ def chains(networks: Sequence[str], ends: Mapping[str, Any]) -> list[tuple[str, 
     Args:
         networks: All networks, the largest first.
         ends: ``from``: ``first``, ``each``, ``none`` (nobody teaches) or networks. ``to``: ``last``, ``each``, ``all``
-            (the first too) or networks. ``through``: ``none``, ``one`` (each network in between, alone), ``any`` (every
-            subset of them, none included), or a list of networks. Default: from the first to the last, through none.
+            (the first too), ``first`` or networks. ``through``: ``none``, ``one`` (each network in between, alone),
+            ``any`` (every subset of them, none included), or a list of networks. Default: from the first to the last,
+            through none.
 
     Returns:
         Names from the teacher to the student, in the order of ``networks``; the n networks below the first have
@@ -66,7 +68,7 @@ def chains(networks: Sequence[str], ends: Mapping[str, Any]) -> list[tuple[str, 
 
 
 def _named(networks: Sequence[str], word: Any, key: str, *, each: Sequence[str]) -> Sequence[str]:
-    words = {"from": ("first", "each", NONE), "to": ("last", "each", "all")}[key]
+    words = {"from": ("first", "each", NONE), "to": ("first", "last", "each", "all")}[key]
     if word == "each":
         return each
     if word == "all":
@@ -113,22 +115,25 @@ class Study:
         self.name = str(self.config["name"])
         self._family = self.config["families"].get(self.config["family"])
         self._check()
-        self.networks: Sequence[str] = self.config["networks"] or self._family["networks"]
 
     def _check(self) -> None:
-        problems = []
+        problems = list(selection_problems(self.config))
         for key, allowed in (("size", SIZES), ("family", list(self.config["families"]))):
             if self.config[key] not in allowed:
                 problems.append(f"study.{key}={self.config[key]}: unknown{nearest(str(self.config[key]), allowed)}")
         for key in RESERVED:
             if key in self._typed:
+                others = (
+                    "study.pairs=[A,B]" if self.config.get("known_pairs") else "study.networks=[LARGEST,...,SMALLEST]"
+                )
                 problems.append(f"{self._typed[key].text}: study={self.name} chooses the networks; "
-                                "give it others with study.networks=[LARGEST,...,SMALLEST]")  # fmt: skip
+                                f"give it others with {others}")  # fmt: skip
         for key, setting in self._typed.items():
             if conditions := [name for name, content in self._conditions().items() if key.replace("/", ".") in content]:
                 problems.append(f"{setting.text}: the conditions {', '.join(conditions)} of study={self.name} "
                                 "have their own")  # fmt: skip
-            if arms := [arm for arm, content in self.config["arms"].items() if key in (content.get("set") or {})]:
+            if arms := [arm for arm, content in self.config["arms"].items()
+                        if key in ((content or {}).get("set") or {})]:  # fmt: skip
                 problems.append(f"{setting.text}: the arms {', '.join(arms)} of study={self.name} have their own")
         if problems:
             raise ConfigError(problems)
@@ -153,23 +158,53 @@ class Study:
             for arm in self._arms()
         ]
         if not found:
-            raise ConfigError(f"study={self.name}: no arm has a chain among {', '.join(self.networks)}")
+            names = dict.fromkeys(name for networks in network_sets(self.config).values() for name in networks)
+            raise ConfigError(f"study={self.name}: no arm has a chain among {', '.join(names)}")
         return found
 
     def _conditions(self) -> Mapping[str, Mapping[str, Any]]:
         return self.config["conditions"] or {"": {}}
 
     def _arms(self) -> list[Arm]:
+        """Every chain of every arm over every pair; what pairs have in common comes once."""
         common = self._common()
-        found = []
-        for name, content in self.config["arms"].items():
-            own = content.get("set") or {}
-            for chain in chains(self.networks, {key: content[key] for key in ENDS if key in content}):
-                settings = _settings({**common, **own, **_roles(chain)})
-                if times := content.get("epochs_times"):
-                    settings |= self._longer(settings, int(times))
-                found.append(Arm(name, chain, settings))
-        return found
+        found: dict[tuple[str, tuple[str, ...]], Arm] = {}
+        for pair, networks in network_sets(self.config).items():
+            for name, content in chosen_arms(self.config, pair).items():
+                for chain in chains(networks, {key: content[key] for key in ENDS if key in content}):
+                    if (name, chain) not in found:
+                        found[name, chain] = Arm(name, chain, self._of_arm(common, content, chain))
+        return list(found.values())
+
+    def size(self) -> int:
+        """Networks that one seed trains: each arm's last one, and what teaches it, shared wherever chains agree."""
+        plain = {name for name, content in self.config["arms"].items()
+                 if not (content or {}).keys() & {"set", EPOCHS_TIMES}}  # fmt: skip
+        trained = set()
+        for arm in self.arms():
+            trained.add((arm.condition, arm.chain, "" if arm.name in plain else arm.name))
+            trained |= {(arm.condition, arm.chain[:length], "") for length in range(1, len(arm.chain))}
+        return len(trained)
+
+    def _of_arm(
+        self, common: Mapping[str, Any], content: Mapping[str, Any], chain: Sequence[str]
+    ) -> dict[str, Setting]:
+        by_network = {
+            f"hops.{network}.{key}": value
+            for network in chain
+            for key, value in (self.config.get("by_network") or {}).get(network, {}).items()
+        }
+        own = {key: value for key, value in {**by_network, **content["set"]}.items() if not self._decided(key)}
+        settings = _settings({**common, **own, **_roles(chain)})
+        return settings | self._longer(settings, int(content[EPOCHS_TIMES])) if content[EPOCHS_TIMES] else settings
+
+    def _decided(self, key: str) -> bool:
+        """Whether a setting of one network gives way: to what was typed for all, or to the smoke size."""
+        if not key.startswith("hops."):
+            return False
+        wanted = key.split(".", 2)[2]
+        smoke = self.config["smoke"] if self.config["size"] == "smoke" else {}
+        return any(f"{wanted}.".startswith(f"{other}.") for other in (*self._typed, *smoke))
 
     def _common(self) -> dict[str, Any]:
         """What all arms share: data, and what the protocol asks for on the study's own data or on any."""
@@ -189,7 +224,7 @@ class Study:
         """Random images of the own dataset's shape and classes."""
         own = self._composer.resolve((f"dataset={self._family['datasets'][0]}",), ())["dataset"]
         shape = {f"dataset.{key}": own[key] for key in ("num_classes", "channels", "image_size")}
-        return {"dataset": "fake", **shape}
+        return {"dataset": "fake", **shape, **(self.config.get("fake") or {})}
 
     def _longer(self, settings: Mapping[str, Setting], times: int) -> dict[str, Setting]:
         typed = self._typed.get("trainer.max_epochs") or settings.get("trainer.max_epochs")

@@ -18,8 +18,17 @@ _COSTS = ("parameters", "macs", "size_bytes", "epochs", "images", "teacher_queri
 
 
 def published_of(result: StudyResult, arm: Arm) -> Published | None:
-    """The published counterpart of an arm; never beside a smoke run."""
+    """The published counterpart of an arm, of several the first; never beside a smoke run."""
     return next((value for value in result.published if value.arm == arm.name and result.size == "full"), None)
+
+
+def published_columns(result: StudyResult) -> dict[str, dict[str, Published]]:
+    """Published values by who published them and by arm; the first of each, in the order of the study."""
+    columns: dict[str, dict[str, Published]] = {}
+    for value in result.published if result.size == "full" else ():
+        if value.arm is not None:
+            columns.setdefault(value.column, {}).setdefault(value.arm, value)
+    return columns
 
 
 def arm_records(result: StudyResult) -> list[dict[str, Any]]:
@@ -128,7 +137,6 @@ def _results(result: StudyResult) -> list[Field]:
     compared = {one.arm: one for one in reversed(result.comparisons)}  # of several references the first
     tests = [summarise([network.test_acc for network in arm.networks]) for arm in result.arms]
     against = [compared.get(arm.name) for arm in result.arms]
-    values = [published_of(result, arm) for arm in result.arms]
     return [
         Field("arm", list(labels.values())),
         Field("test %", [spread_text(test) for test in tests], [test.mean for test in tests],
@@ -138,11 +146,23 @@ def _results(result: StudyResult) -> list[Field]:
         Field("difference", [points(one.difference) if one else "-" for one in against],
               [one.difference if one else None for one in against],
               [_against(one, labels) if one else "" for one in against], 2, "in points, over shared seeds"),
-        Field("published %", [percent_text(value.value) if value else "-" for value in values],
-              [value.value if value else None for value in values],
-              [f"{value.source}, {value.confidence}" if value else "" for value in values], 2,
-              "as published, with its source and how surely we know it"),
+        *_published_fields(result),
     ]  # fmt: skip
+
+
+def _published_fields(result: StudyResult) -> list[Field]:
+    columns = published_columns(result)
+    fields = []
+    for name, by_arm in columns.items():
+        values = [by_arm.get(arm.name) for arm in result.arms]
+        fields.append(Field(
+            "published %" if len(columns) == 1 else f"{name} %",
+            [percent_text(value.value) if value else "-" for value in values],
+            [value.value if value else None for value in values],
+            [f"{value.source}, {value.confidence}" if value else "" for value in values],
+            2 if not fields else 5, "as published, with its source and how surely we know it",
+        ))  # fmt: skip
+    return fields
 
 
 def _against(comparison: Comparison, labels: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from itertools import repeat
 from kdbench.report.arms import arm_table
 from kdbench.report.console import count_text, time_text
 from kdbench.report.figures import Drawing
+from kdbench.report.pair_table import pair_table
 from kdbench.report.results import StudyResult
 from kdbench.report.svg import inlined
 from kdbench.report.tables import Field, network_table, path_table, score_table
@@ -35,6 +36,7 @@ def render(result: StudyResult, drawings: Mapping[str, Drawing], svgs: Mapping[s
     body = "\n".join([
         _head(result),
         _claims(result),
+        _section("Methods by pairs", _table(pair_table(result), "pairs")),
         _section("Results", _table(arm_table(result), "results") + f'<p class="note">{_NUMBERS}</p>'),
         _section("Figures", f'<div class="figures">{figures}</div>'),
         _section("Best path with at most k assistants", _table(path_table(result), "paths")),

@@ -99,6 +99,11 @@ class Arm:
     networks: tuple[Network, ...]
     condition: str = ""
 
+    @property
+    def key(self) -> str:
+        """What the study's YAML calls it, shared by all its chains."""
+        return self.name.partition(":")[0]
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -147,6 +152,7 @@ class Published:
         sd: Where the source gives one.
         source: Paper and table.
         confidence: How surely we know it: ``paper_text``, ``author_issue``, ``secondary``, ...
+        column: Who published it, in a word: a study over several publications has a column for each.
     """
 
     arm: str | None
@@ -155,6 +161,7 @@ class Published:
     sd: float | None
     source: str
     confidence: str
+    column: str = ""
 
 
 @dataclass(frozen=True)
@@ -206,6 +213,8 @@ class StudyResult:
         comparisons: Tables show an arm's first; ``results.json`` has all.
         claims: Of the study's source.
         published: Values of the source.
+        pairs: Teacher and student of each pair that the study runs over; none where it has one set of networks.
+        unsuitable: Why an arm was not trained, by the name that it would have.
     """
 
     name: str
@@ -221,6 +230,8 @@ class StudyResult:
     comparisons: tuple[Comparison, ...] = ()
     claims: tuple[Claim, ...] = ()
     published: tuple[Published, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+    unsuitable: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.arms:

@@ -9,9 +9,10 @@ from kdbench.core.errors import ConfigError
 from kdbench.report.arms import arm_records, markdown
 from kdbench.report.figures import FIGURES, draw_all
 from kdbench.report.page import render
+from kdbench.report.pair_table import pair_table
 from kdbench.report.results import StudyResult
 from kdbench.report.svg import as_png, as_svg
-from kdbench.report.tables import as_csv
+from kdbench.report.tables import as_csv, as_markdown
 
 PAGE = "index.html"
 
@@ -40,7 +41,7 @@ def write_report(result: StudyResult, folder: Path) -> Path:
         texts = {
             PAGE: render(result, drawings, svgs),
             "table.csv": as_csv(arm_records(result)),
-            "table.md": markdown(result),
+            "table.md": markdown(result) + (f"\n{as_markdown(pairs)}" if (pairs := pair_table(result)) else ""),
             "results.json": json.dumps(result.to_dict(), indent=1, sort_keys=True) + "\n",
         }
         for name, text in texts.items():

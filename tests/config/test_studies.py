@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.config.compose import Composer
+from kdbench.config.compose import Composer, Setting
 from kdbench.config.jobs import Job, make_jobs
 from kdbench.config.recipes import ChainBuilder
 from kdbench.config.source import config_root
-from kdbench.config.studies import chains
+from kdbench.config.studies import Study, chains
 from kdbench.core.errors import ConfigError
 from kdbench.core.recipe import topological
 from kdbench.store import Store
@@ -14,6 +14,8 @@ from kdbench.store import Store
 COMPOSER = Composer()
 SIZES = ["l", "m", "s", "xs"]
 STUDIES = sorted(file.stem for file in (config_root() / "study").glob("[!_]*.yaml") if file.stem != "none")
+
+FEWER = {"cifar100_pairs": ["study.pairs=[resnet110_resnet20,resnet32x4_resnet8x4]"]}  # which have all arms
 
 
 def jobs(*overrides: str) -> list[Job]:
@@ -73,7 +75,7 @@ def test_a_study_has_its_own_seeds_unless_some_are_typed() -> None:
 @pytest.mark.parametrize("name", STUDIES)
 @pytest.mark.parametrize("protocol", ["clean", "paper", "released"])
 def test_every_study_expands_under_every_protocol(name: str, protocol: str) -> None:
-    found = jobs(f"study={name}", f"protocol={protocol}", "seed=1")
+    found = jobs(f"study={name}", f"protocol={protocol}", "seed=1", *FEWER.get(name, []))
     assert {job.config["protocol"]["name"] for job in found} == {protocol}
     assert {job.arm for job in found} == set(found[0].config["study"]["arms"])
     assert not [text for job in found for text in job.unused if not text.startswith("method.")]
@@ -129,14 +131,66 @@ def test_controls_are_one_change_each() -> None:
     assert first != second
 
 
+def by_arm(*overrides: str) -> dict[str, Job]:
+    return {job.arm: job for job in jobs("study=cifar100_pairs", "seed=1", *overrides)}
+
+
+@pytest.mark.parametrize("name", ["takd_paths", "takd_scratch", "icd_pairs", "dpk_ratio", "ds_compression_curve"])
+def test_the_networks_of_a_study_are_counted_without_composing_them(name: str) -> None:
+    assert Study(COMPOSER, [Setting("study", name, f"study={name}")]).size() == trainings(
+        jobs(f"study={name}", "seed=1")
+    )
+
+
+def test_pairs_and_methods_are_chosen_and_pairs_share_their_teachers() -> None:
+    pairs = "study.pairs=[resnet32x4_resnet8x4,resnet32x4_ShuffleV1]"
+    found = jobs("study=cifar100_pairs", "seed=1", pairs, "study.methods=[scratch,kd]")
+    assert [(job.arm, job.config["student"]["name"]) for job in found] == [
+        ("scratch", "resnet8x4"), ("kd", "resnet8x4"), ("scratch", "ShuffleV1"), ("kd", "ShuffleV1"),
+    ]  # fmt: skip
+    assert trainings(found) == 5
+
+
+def test_a_pair_has_its_own_weights_and_a_network_its_own_learning_rate() -> None:
+    light = by_arm("study.pairs=[resnet32x4_ShuffleV1]", "study.methods=[kd,dkd,mlkd]")
+    assert [light["kd"].hop(role)["optim"]["lr"] for role in ("teacher", "student")] == [0.05, 0.01]
+    assert light["dkd"].config["method"]["weights"]["nckd"]["end"] == 8.0
+    assert light["mlkd"].hop("student")["trainer"]["max_epochs"] == 4 * 240
+    thin = by_arm("study.pairs=[resnet56_resnet20]", "study.methods=[dkd,mlkd]")
+    assert thin["dkd"].config["method"]["weights"]["nckd"]["end"] == 2.0
+    assert thin["mlkd"].hop("student")["optim"]["lr"] == 0.025
+
+
+def test_what_is_typed_for_all_and_the_smoke_size_come_before_what_one_network_has() -> None:
+    typed = by_arm("study.pairs=[resnet32x4_ShuffleV1]", "study.methods=[kd]", "optim.lr=0.3")
+    assert typed["kd"].hop("student")["optim"]["lr"] == 0.3
+    smoke = by_arm("study.pairs=[resnet32x4_ShuffleV1]", "study.methods=[mlkd]", "study.size=smoke")
+    assert smoke["mlkd"].config["dataset"]["sizes"]["train"] == 64
+    assert smoke["mlkd"].config["trainer"]["max_epochs"] == 1
+
+
+def test_every_setting_of_a_pair_belongs_to_an_arm() -> None:
+    (job, *_) = jobs("study=cifar100_pairs", "seed=1", "study.methods=[kd]")
+    study = job.config["study"]
+    assert len(study["known_pairs"]) == 13
+    assert {arm for pair in study["known_pairs"].values() for arm in pair.get("arms", {})} <= set(study["arms"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
+        (["study=cifar100_pairs", "study.pairs=[vgg13_vgg9]"], "study.pairs: vgg13_vgg9: unknown; did you mean"),
+        (["study=cifar100_pairs", "study.methods=[kdd]"], "study.methods: kdd: unknown; did you mean 'kd'"),
+        (["study=cifar100_pairs", "study.pairs=vgg13_vgg8"], "a list is expected"),
+        (["study=cifar100_pairs", "study.networks=[vgg13,vgg8]"], "choose some with study.pairs"),
         (["study=takd_pats"], "did you mean 'takd_paths'"),
         (["study=takd_paths", "study.family=plan"], "study.family=plan: unknown; did you mean 'plain'"),
         (["study=takd_paths", "study.size=smok"], "did you mean 'smoke'"),
         (["study=takd_paths", "teacher=plain8"], "study.networks"),
-        (["study=takd_compare", "method=dkd"], "the arms fitnet, at of study=takd_compare have their own"),
+        (
+            ["study=takd_compare", "method=dkd"],
+            "the arms fitnet, at, fsp, bss, dml of study=",
+        ),
         (["study=takd_paths,takd_table1"], "run one after the other"),
         (["study=takd_paths", "study.sise=1"], "no such key; did you mean 'size'"),
         (["study=takd_paths", "study.networks=[plain10,plain3]"], "student=plain3: unknown; did you mean"),

@@ -19,6 +19,7 @@ WITHOUT_BUDGET = (
     "models",
     "methods",
     "datasets",
+    "studies",
     "taps",
     "store",
     "eval",

@@ -106,3 +106,9 @@ def test_landscape_has_a_panel_for_each_arm_that_was_measured() -> None:
     assert "landscape" not in draw_all(replace(result, arms=bare))
     (axes,) = draw_all(replace(result, arms=result.arms[:1]))["landscape"].figure.axes
     assert axes.get_title()
+
+
+def test_students_that_have_learned_nothing_are_drawn() -> None:
+    result = collected(paths())
+    none = tuple(replace(one, test_acc=0.0) if one.teacher_digest else one for one in result.networks)
+    assert "levels" in draw_all(replace(result, networks=none))

@@ -87,6 +87,7 @@ def draw_levels(result: StudyResult) -> Drawing | None:
     axes.set_xscale("log")
     axes.margins(x=0.12, y=0.2)
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    low = max(low, 0.0)  # of students that have learned nothing the margin would lie below it
     sizes, accuracies = np.geomspace(left, right, 120), np.linspace(low, high, 120)
     levels = distillation_score(np.broadcast_to(sizes, (120, 120)), 1.0,
                                 np.repeat(accuracies[:, None], 120, axis=1), 1.0)  # fmt: skip
