@@ -163,7 +163,7 @@ class Study:
         return found
 
     def _conditions(self) -> Mapping[str, Mapping[str, Any]]:
-        return self.config["conditions"] or {"": {}}
+        return self.config.get("conditions") or {"": {}}
 
     def _arms(self) -> list[Arm]:
         """Every chain of every arm over every pair; what pairs have in common comes once."""
@@ -214,7 +214,7 @@ class Study:
         if typed is None or typed.value in self._family["datasets"]:
             given |= self._family["protocols"].get(protocol) or {}
         given |= self.config["protocols"].get(protocol) or {}
-        given |= self.config["set"]
+        given |= self.config.get("set") or {}
         if self.config["size"] == "smoke":
             given |= {} if typed else self._fake()
             given |= self.config["smoke"]
