@@ -89,6 +89,7 @@ class Composer:
         self._parser = OverridesParser.create(config_loader=self.loader)
         self._composed: dict[tuple[str, ...], DictConfig] = {}
         self._templates: dict[tuple[str, ...], Template] = {}
+        self._studies: dict[str, dict[str, Any]] = {}
         self.has_option = lru_cache(maxsize=None)(self._has_option)
         self.parse = lru_cache(maxsize=None)(self._parse)
 
@@ -149,7 +150,7 @@ class Composer:
         if choices not in self._templates:
             roles = {text: nodes for text in choices if (nodes := self._role(text)) is not None}
             rest = tuple(text for text in choices if text not in roles)
-            if roles:  # networks change nothing beside their own nodes: all chains share one composition
+            if roles:  # they change nothing beside their own nodes: all chains share one composition
                 config = {**self._template(rest).config, **dict(roles.values())}
                 config = {key: node for key, node in config.items() if node or key != "assistants"}
             else:
@@ -161,8 +162,10 @@ class Composer:
         return self._templates[choices]
 
     def _role(self, text: str) -> tuple[str, dict[str, Any]] | None:
-        """The node that a choice such as ``teacher=plain8`` makes, if it is the choice of a role's networks."""
+        """The node that a choice such as ``teacher=plain8`` makes, if nothing else follows from it."""
         role, _, _ = text.partition("=")
+        if role == "study":
+            return role, self._study(text)
         if role not in ROLES:
             return None
         value = self.parse(text).value()
@@ -172,6 +175,13 @@ class Composer:
         if any(node is None for node in nodes.values()):
             return None
         return role, {str(node["name"]): node for node in nodes.values() if node is not None}
+
+    def _study(self, text: str) -> dict[str, Any]:
+        if text not in self._studies:
+            plain = OmegaConf.to_container(self.compose((text,)))
+            assert isinstance(plain, dict)
+            self._studies[text] = plain["study"]
+        return self._studies[text]
 
     def _network(self, role: str, option: str) -> dict[str, Any] | None:
         """A model's node, if the first source that knows it is one of ours and its file can be read."""

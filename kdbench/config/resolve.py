@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-REFERENCE = re.compile(r"\$\{([A-Za-z_][\w./]*)\}")  # ${method.temperature}: a whole value that stands elsewhere
+REFERENCE = re.compile(r"\$\{([A-Za-z_][\w./]*)\}")  # ${method.temperature}: what stands elsewhere
 MISSING = "???"
 
 
@@ -66,10 +66,19 @@ def _resolve(value: Any, root: Mapping[str, Any], trail: tuple[str, ...]) -> Any
         return [_resolve(inner, root, trail) for inner in value]
     if not _refers(value):
         return value
-    found = REFERENCE.fullmatch(value)
-    if found is None or found[1] in trail:
+    references = REFERENCE.findall(value)
+    if value == MISSING or set(references) & set(trail) or "${" in REFERENCE.sub("", value):
         raise NotPlainError(value)
-    return _resolve(_at(root, found[1]), root, (*trail, found[1]))
+    if REFERENCE.fullmatch(value):
+        return _resolve(_at(root, references[0]), root, (*trail, references[0]))
+    return REFERENCE.sub(lambda found: _text(_resolve(_at(root, found[1]), root, (*trail, found[1]))), value)
+
+
+def _text(value: Any) -> str:
+    """A part of a longer value, such as the folder in ``${paths.outputs}/jobs``."""
+    if not isinstance(value, str):
+        raise NotPlainError(value)
+    return value
 
 
 def _at(root: Mapping[str, Any], path: str) -> Any:
