@@ -106,6 +106,7 @@ def network_of(entry: Entry, role: str, store: Store) -> Network:
         epochs=metrics["epochs"],
         images=metrics["images"],
         teacher_queries=metrics["teacher_queries"],
+        queried_images=metrics.get("queried_images"),
         extra_parameters=metrics["extra_parameters"],
         seconds=metrics["seconds"]["total"],
         val_acc=metrics.get("val", {}).get("acc"),

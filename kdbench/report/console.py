@@ -61,7 +61,8 @@ class ResultRow:
         test_acc: The same on the test set.
         scratch_acc: Test accuracy of the same network trained without a teacher.
         agreement: Test samples on which it and its teacher predict the same class, in percent.
-        teacher_queries: Samples that its teachers were shown.
+        teacher_queries: Samples that its teachers were asked about.
+        queried_images: Different images among them.
         seconds: Wall time of its training.
         seed: Shown where any row has one.
         marks: What a reader must know beside the numbers, e.g. ``selected on test``.
@@ -80,6 +81,7 @@ class ResultRow:
     scratch_acc: float | None = None
     agreement: float | None = None
     teacher_queries: int | None = None
+    queried_images: int | None = None
     seconds: float | None = None
     seed: int | None = None
     marks: tuple[str, ...] = ()
@@ -210,6 +212,7 @@ class ResultTable:
             numbers("test %", 0, lambda row: percent_text(row.test_acc)),
             numbers("alone %", 6, lambda row: percent_text(row.scratch_acc)),
             numbers("agree %", 7, lambda row: percent_text(row.agreement)),
+            numbers("images asked", 9, lambda row: count_text(row.queried_images)),
             numbers("queries", 9, lambda row: count_text(row.teacher_queries)),
             numbers("time", 7, lambda row: time_text(row.seconds)),
             Column("id", [row.id[:8] for row in rows], keep=1),
