@@ -130,8 +130,8 @@ class Distiller(pl.LightningModule):
         compile_mode: Of ``torch.compile`` for the student's forward and backward pass; ``None`` does not compile.
         trusted: Packages of the user's, whose optimisers may be used.
         synchronised: On several devices: whether BatchNorm takes its statistics over the whole batch.
-        queryable: By ``Batch.index``, whether teachers may be asked about an image, `(index_size,)` bool; ``None``: about
-            all. The others are taught by the task loss alone, on one device.
+        queryable: By ``Batch.index``, whether teachers may be asked about an image, `(index_size,)` bool; ``None``:
+            about all. The others are taught by the task loss alone, on one device.
     """
 
     _sums: Tensor

@@ -28,7 +28,7 @@ from kdbench.data.load import DataSplits, ImageSplit
 from kdbench.data.loader import EvalLoader, TrainLoader
 from kdbench.data.mixing import make_mixes
 from kdbench.data.views import make_views
-from kdbench.distiller import AUTOCAST
+from kdbench.distiller import AUTOCAST, Distiller
 from kdbench.fit import Loop, Observer, Record, Unheard, fit
 from kdbench.kernels import kernel_problems, matmul_precision
 from kdbench.launch import ranks_running

@@ -1,4 +1,4 @@
-"""The keys of ``budget``: what is wrong with them, what of them makes a recipe, and which methods cannot keep to them."""
+"""The keys of ``budget``: what is wrong with them, how a recipe has them, which methods cannot keep to them."""
 
 from __future__ import annotations
 
@@ -65,4 +65,4 @@ def unsuited(recipe: Recipe, criteria: Mapping[str, Criterion]) -> Iterator[str]
     if method["weights"].get("task") == 0:
         yield "budget.unqueried=label: method.weights.task=0, so that the other images would teach nothing; use drop"
     if "phases" in method:
-        yield "budget.unqueried=label: a phase that only teachers teach has nothing to learn from other images; use drop"
+        yield "budget.unqueried=label: in the method's first phase the other images would teach nothing; use drop"

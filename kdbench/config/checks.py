@@ -19,22 +19,16 @@ BUDGET_KEYS = (
     "matmul",
 )  # change weights
 TRAINER_KEYS = (*BUDGET_KEYS, "teacher_precision")  # of trainer: may differ between the networks of a chain
-HOP_KEYS = (
-    "method",
-    "optim",
-    "trainer",
-    "budget",
-    "seed",
-    "select_on",
-)  # what may differ between the networks of a chain
+HOP_KEYS = ("method", "optim", "trainer", "budget", "seed", "select_on")  # may differ between a chain's networks
 
 
 # Keys that may be null, with a value of the kind they take otherwise.
 NULLABLE: dict[str, Any] = {
     "seed": 0, "checkpoint": "FILE", "trainer.limit_train_batches": 1, "trainer.clip": 1.0, "trainer.ema": 0.999,
     "trainer.threads": 1, "trainer.teacher_precision": "bf16-mixed", "trainer.compile": "default",
-    "budget.teacher_queries": 1, "cache.views": 1, "cache.top_k": 1, "dataset.root": "DIR", "dataset.view_seed": 0, "dataset.train_size": 1,
+    "cache.views": 1, "cache.top_k": 1, "dataset.root": "DIR", "dataset.view_seed": 0, "dataset.train_size": 1,
     "dataset.fraction": 1.0, "dataset.mean": [], "dataset.std": [], "dataset.checksum": "SHA-256",
+    "budget.teacher_queries": 1,
 }  # fmt: skip
 
 

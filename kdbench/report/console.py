@@ -131,6 +131,12 @@ def percent_text(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
+def _queries_text(row: ResultRow) -> str:
+    """Different images and all queries, ``2.00k/30.0k``."""
+    images = "" if row.queried_images is None else f"{count_text(row.queried_images)}/"
+    return images + count_text(row.teacher_queries)
+
+
 def time_text(seconds: float | None) -> str:
     """A duration in its two largest units: ``4.2s``, ``1m05s``, ``2h03m``, ``1d04h``."""
     if seconds is None:
@@ -212,8 +218,7 @@ class ResultTable:
             numbers("test %", 0, lambda row: percent_text(row.test_acc)),
             numbers("alone %", 6, lambda row: percent_text(row.scratch_acc)),
             numbers("agree %", 7, lambda row: percent_text(row.agreement)),
-            numbers("images asked", 9, lambda row: count_text(row.queried_images)),
-            numbers("queries", 9, lambda row: count_text(row.teacher_queries)),
+            numbers("queries", 9, _queries_text),
             numbers("time", 7, lambda row: time_text(row.seconds)),
             Column("id", [row.id[:8] for row in rows], keep=1),
             Column("status", [row.status for row in rows], keep=1),
