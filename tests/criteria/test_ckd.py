@@ -238,5 +238,5 @@ def test_less_than_two_tuples_give_a_white_box_form_nothing_to_learn(grouped):
 
 @pytest.mark.parametrize("grouped", PLAIN, ids=lambda made: made.__name__)
 def test_white_box_forms_refuse_empty_groups(grouped):
-    with pytest.raises(ConfigError, match="ckd.second_group=0: a number"):
+    with pytest.raises(ConfigError, match=r"ckd\.second_group=0: a number"):
         grouped(second_group=0)
