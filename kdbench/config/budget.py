@@ -57,9 +57,9 @@ def unsuited(recipe: Recipe, criteria: Mapping[str, Criterion]) -> Iterator[str]
         if criterion.teachers is Teachers.PEER:
             yield f"{limit}: {name} asks no teacher, so that there is nothing to limit; leave the budget out"
         if criterion.asks_beyond_images:
-            yield f"{limit}: {name} asks its teacher about inputs of its own making, which are no training images"
+            yield f"{limit}: {name} asks its teacher about inputs of its own making; choose another method"
     if mixes := mixes_of(recipe.data["augment"]):
-        yield f"{limit}: {', '.join(mixes)} asks teachers about mixtures, which are no training images; leave it out"
+        yield f"{limit}: {', '.join(mixes)} asks teachers about mixtures of images; leave it out"
     if budget["unqueried"] != "label":
         return
     if method["weights"].get("task") == 0:
