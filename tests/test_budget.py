@@ -95,7 +95,7 @@ def test_a_cache_asks_about_the_chosen_images_alone_and_changes_no_weight(output
     assert cached.metrics["images"] == 2 * 4 * 32
     assert cached.metrics["teacher_queries"] == queries
     assert cached.metrics["teacher_forwards"] == 50
-    assert all(torch.equal(value, weights[name]) for name, value in cached.weights().items())
+    torch.testing.assert_close(cached.weights(), weights, rtol=1e-3, atol=1e-4)  # kernels sum otherwise in full batches
 
 
 def test_a_budget_is_in_the_digest_of_the_taught_alone(outputs: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_budget_is_in_the_digest_of_the_taught_alone(outputs: Path) -> None:
         (["method=dml", LABEL[0]], "dml asks no teacher"),
         (["method=kd", LABEL[0], "dataset.augment=mixup"], "mixup asks teachers about mixtures"),
         (["method=ckd", *LABEL], "weights.task=0"),
-        (["method=fsp", *LABEL], "first phase"),
+        (["method=ft", *LABEL], "first phase"),
     ],
 )
 def test_a_method_that_cannot_keep_to_it_says_so_before_training(
@@ -126,7 +126,7 @@ def test_a_method_that_cannot_keep_to_it_says_so_before_training(
         Trainer(settings(outputs)).check(recipe)
 
 
-@pytest.mark.parametrize("overrides", [["method=iga"], ["method=ard", "method.teacher_sees=clean"], ["method=fsp"]])
+@pytest.mark.parametrize("overrides", [["method=iga"], ["method=ard", "method.teacher_sees=clean"], ["method=ft"]])
 def test_views_of_images_and_phases_are_no_reason_to_refuse(overrides: list[str], outputs: Path) -> None:
     recipe = recipes(*PAIR, *overrides, LABEL[0], outputs=outputs)[-1]
     Trainer(settings(outputs)).check(recipe)

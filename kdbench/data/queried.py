@@ -42,5 +42,6 @@ def under_budget(data: DataSplits, budget: Mapping[str, Any], *, split_seed: int
     labels[train.index[chosen]] = train.labels[chosen]
     spec = replace(data.spec, labels=labels, train_size=count)
     if budget["unqueried"] == "drop":
-        train = ImageSplit(train.images[chosen], train.labels[chosen], train.index[chosen])
+        images = train.images[chosen].contiguous(memory_format=torch.channels_last)
+        train = ImageSplit(images, train.labels[chosen], train.index[chosen])
     return replace(data, spec=spec, train=train)

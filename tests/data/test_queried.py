@@ -27,7 +27,6 @@ def test_each_class_has_its_share_and_criteria_know_the_chosen_labels_alone() ->
     expected = DATA.train.labels.bincount() * 200 / len(DATA.train)
     assert (sizes - expected).abs().max() < 1
     assert len(taught.train) == taught.spec.train_size == 200
-    assert taught.train.images.is_contiguous(memory_format=torch.channels_last)
     assert taught.spec.mean == DATA.spec.mean
 
 
