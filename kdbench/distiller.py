@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from kdbench.core.clock import Clock
 from kdbench.core.errors import ConfigError
 from kdbench.core.phases import Phase
-from kdbench.core.ranks import Share, rank
+from kdbench.core.queried import Queried
+from kdbench.core.ranks import LEAST_ROWS, Share, rank
 from kdbench.core.schedules import make_schedule
 from kdbench.core.seeds import derive_seed
 from kdbench.core.taps import TapReader, expand_taps
@@ -129,9 +130,12 @@ class Distiller(pl.LightningModule):
         compile_mode: Of ``torch.compile`` for the student's forward and backward pass; ``None`` does not compile.
         trusted: Packages of the user's, whose optimisers may be used.
         synchronised: On several devices: whether BatchNorm takes its statistics over the whole batch.
+        queryable: By ``Batch.index``, whether teachers may be asked about an image, `(index_size,)` bool; ``None``:
+            about all. The others are taught by the task loss alone, on one device.
     """
 
     _sums: Tensor
+    _queryable: Tensor | None
 
     def __init__(
         self,
@@ -153,6 +157,7 @@ class Distiller(pl.LightningModule):
         compile_mode: str | None = None,
         trusted: Sequence[str] = (),
         synchronised: bool = True,
+        queryable: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -178,6 +183,8 @@ class Distiller(pl.LightningModule):
         self._seen = 0
         self._task: Tensor | None = None  # its weighted loss, from the forward pass to the backward pass
         self.enter_phase(0)
+        self.register_buffer("_queryable", queryable, persistent=False)
+        self.queried = Queried()
         self.teacher_queries = self._forwards = 0
         self.teacher_clock = Clock()
 
@@ -253,26 +260,43 @@ class Distiller(pl.LightningModule):
         step = self._past + progress.step
         share = Share(batch, synchronised=self._synchronised)
         self._reseed(step, *([rank()] if share.divided else []))
-        teachers = self._ask_teachers(share)
+        rows = None if self._queryable is None else self._queryable[batch.index].nonzero().squeeze(1)
+        asked = share if rows is None else Share(batch.rows(rows))
+        teachers = self._ask_teachers(asked)
         with share.statistics():
             student = self._student_reader(share.own)
         logits = share.gather(student.logits)
         terms = {TASK: task_loss(logits, batch)}
         if share.divided:
             self._reseed(step)  # networks draw for their own rows, criteria the same on every rank
+        terms |= self._taught(student if rows is None else student.rows(rows), teachers, asked, len(batch.target))
+        weighted = {name: schedule(progress) * terms[name] for name, schedule in self._schedules.items()}
+        loss = torch.stack(list(weighted.values())).sum()
+        self._task = weighted.get(TASK)
+        self._record(loss, terms, logits, batch.main_target)
+        return loss
+
+    def _taught(
+        self, student: ModelOutput, teachers: Sequence[ModelOutput], share: Share, size: int
+    ) -> dict[str, Tensor]:
+        """The terms of what teachers were asked about, times its part in the batch: other rows count as zeros."""
+        part = len(share.batch.target) / size
+        if not self._enough(share):
+            zero = student.logits[:0].float().sum()
+            return {name: zero for criterion in self._active.values() for name in criterion.terms}
+        terms: dict[str, Tensor] = {}
         for name, criterion in self._active.items():
             own = self._student_reader.share(name, student, self._student_reader.read)
             others = [
                 reader.share(name, output, partial(self._query, reader))
                 for reader, output in zip(self._teacher_readers, teachers, strict=True)
             ]
-            assert isinstance(criterion, Criterion)
             terms.update(_terms(criterion, own, others, share))
-        weighted = {name: schedule(progress) * terms[name] for name, schedule in self._schedules.items()}
-        loss = torch.stack(list(weighted.values())).sum()
-        self._task = weighted.get(TASK)
-        self._record(loss, terms, logits, batch.main_target)
-        return loss
+        return terms if part == 1 else {name: part * term for name, term in terms.items()}
+
+    def _enough(self, share: Share) -> bool:
+        """Whether criteria can compare, and normalise, what teachers may be asked about: no loader gives less."""
+        return self._queryable is None or len(share.batch.target) >= LEAST_ROWS
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients of the sum; an optimiser of two gradients is told which part of them is the task's."""
@@ -291,8 +315,10 @@ class Distiller(pl.LightningModule):
             torch.cuda.manual_seed(seed)
 
     def _ask_teachers(self, share: Share) -> tuple[ModelOutput, ...]:
-        if not self._active:
+        if not self._active or not self._enough(share):
             return ()
+        if self._teacher_readers:
+            self.queried.add(share.batch.index)
         views = 1 if share.batch.second is None else 2
         self.teacher_queries += views * len(share.batch.target) * len(self._teacher_readers)
         with self.teacher_clock.running(self.device), torch.no_grad(), self._teacher_autocast():
@@ -387,6 +413,7 @@ class Distiller(pl.LightningModule):
             "sums": self._sums.cpu().clone(),
             "seen": self._seen,
             "teacher_queries": self.teacher_queries,
+            "queried": self.queried.index,
             "teacher_forwards": self.teacher_forwards,
             "teacher_seconds": self.teacher_clock.seconds,
         }
@@ -398,4 +425,5 @@ class Distiller(pl.LightningModule):
         self._sums.copy_(state["sums"])
         self._seen, self.teacher_queries = state["seen"], state["teacher_queries"]
         self._forwards = state["teacher_forwards"]
+        self.queried = Queried(state["queried"])
         self.teacher_clock.seconds = state["teacher_seconds"]

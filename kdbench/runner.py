@@ -28,7 +28,7 @@ from kdbench.data.load import DataSplits, ImageSplit
 from kdbench.data.loader import EvalLoader, TrainLoader
 from kdbench.data.mixing import make_mixes
 from kdbench.data.views import make_views
-from kdbench.distiller import AUTOCAST
+from kdbench.distiller import AUTOCAST, Distiller
 from kdbench.fit import Loop, Observer, Record, Unheard, fit
 from kdbench.kernels import kernel_problems, matmul_precision
 from kdbench.launch import ranks_running
@@ -93,7 +93,7 @@ class Trainer:
         Raises:
             ConfigError: Something does not fit; found here instead of hours later.
         """
-        data = self.builder.data(recipe)
+        data = self.builder.data_taught(recipe)
         student = self.builder.network(recipe, data.spec)
         if not recipe.epochs:
             return
@@ -102,6 +102,9 @@ class Trainer:
         _check_budget(recipe, device)
         if self.settings.cache and self.settings.devices > 1:
             raise ConfigError("cache=teacher: only of trainings on one device; use cache=none or trainer.devices=1")
+        if self.settings.devices > 1 and (recipe.method or {}).get("budget", {}).get("unqueried") == "label":
+            raise ConfigError("budget.unqueried=label: only on one device; use budget.unqueried=drop or "
+                              "trainer.devices=1")  # fmt: skip
         if problems := strategy_problems(self.settings.strategy, self.settings.devices, device, recipe):
             raise ConfigError(problems)
         teachers = [self.builder.network(teacher, self.builder.data(teacher).spec)
@@ -136,9 +139,9 @@ class Trainer:
             return draft.entry or self._train(recipe, draft, observer)
 
     def _train(self, recipe: Recipe, draft: Draft, observer: Observer) -> Entry:
-        data = self.builder.data(recipe)
+        data = self.builder.data_taught(recipe)
         student, teachers = self._networks(recipe, data)
-        teacher_seconds, queries, forwards, extra, own = 0.0, 0, 0, 0, count_parameters(student)
+        teacher_seconds, extra, own, asked = 0.0, 0, count_parameters(student), _asked(None)
         record, measure = Record(), self._measures(recipe, data)
         if recipe.epochs:
             assert recipe.optim is not None
@@ -155,8 +158,7 @@ class Trainer:
             observed = _observed(recipe, measure)
             with ranks_running(self.settings.devices, self.device.type, _other_rank, self.settings, recipe, draft):
                 record = fit(distiller, loader, draft, self._loop(recipe), measure=observed, observer=observer)
-            teacher_seconds, queries = distiller.teacher_clock.seconds, distiller.teacher_queries
-            forwards = distiller.teacher_forwards
+            teacher_seconds, asked = distiller.teacher_clock.seconds, _asked(distiller)
             extra = count_parameters(distiller.criteria)
             student = distiller.deployed
         raise_if_stopped()
@@ -170,8 +172,8 @@ class Trainer:
         seconds["student"] = max(
             seconds["total"] - sum(seconds[part] for part in ("data", "evaluation", "teacher")), 0.0
         )
-        metrics |= {"teacher_queries": queries, "teacher_forwards": forwards, "extra_parameters": extra}
-        metrics |= {"seconds": seconds, "added_parameters": metrics["parameters"] - own}
+        metrics |= {**asked, "extra_parameters": extra, "seconds": seconds}
+        metrics["added_parameters"] = metrics["parameters"] - own
         return draft.commit(metrics, record.history, environment(self.settings, self.device))
 
     # -- parts ----------------------------------------------------------------------------------------------------
@@ -253,12 +255,21 @@ class Trainer:
 def _other_rank(rank: int, settings: Settings, recipe: Recipe, draft: Draft) -> Callable[[], Record]:
     """What another rank trains in step with :meth:`Trainer._train`; it writes nothing and measures nothing."""
     trainer = Trainer(settings, rank)
-    data = trainer.builder.data(recipe)
+    data = trainer.builder.data_taught(recipe)
     student, teachers = trainer._networks(recipe, data)
     loader = trainer._train_loader(recipe, data)
     distiller = trainer.builder.distiller(recipe, student, teachers, data.spec, len(loader))
     torch.set_float32_matmul_precision(recipe.budget["matmul"])
     return partial(fit, distiller, loader, draft, trainer._loop(recipe), measure={}, observer=Unheard())
+
+
+def _asked(distiller: Distiller | None) -> dict[str, int]:
+    """What the training asked of teachers; what measures the student's agreement with them is no part of it."""
+    return {
+        "queried_images": len(distiller.queried) if distiller else 0,
+        "teacher_queries": distiller.teacher_queries if distiller else 0,
+        "teacher_forwards": distiller.teacher_forwards if distiller else 0,
+    }
 
 
 def _check_weights(recipe: Recipe, network: nn.Module) -> None:

@@ -72,6 +72,8 @@ def training_pass(recipe: Recipe, teacher: str, view: int | None, taps: Sequence
     """What a student's teacher is asked in one epoch of its training."""
     kept = teaching(recipe)
     data = _pixels(recipe)
+    if budget := (recipe.method or {}).get("budget"):
+        data["teacher_queries"] = budget["teacher_queries"]
     if has_views(recipe):
         own = recipe.data["view_seed"]
         data |= {key: recipe.data[key] for key in VIEW_KEYS} | {"view_seed": recipe.seed if own is None else own}

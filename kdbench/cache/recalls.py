@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from kdbench.cache.identity import teaching, training_pass, view_of
 from kdbench.cache.teacher import CachedTeacher, Source, TeacherCache
@@ -42,7 +41,7 @@ def make_recalls(recipe: Recipe, teachers: Sequence[Network], loader: TrainLoade
             note(f"cache=teacher: {reason}; this teacher is asked at every step")
             recalls.append(None)
             continue
-        recalls.append(_recall(recipe, teacher, of.digest, taps, loader, cache, note))
+        recalls.append(_recall(recipe, teacher, of.digest, taps, loader, spec, cache, note))
     return tuple(recalls)
 
 
@@ -53,10 +52,12 @@ def _taps(recipe: Recipe, teacher: Network) -> tuple[str, ...]:
 
 
 def _recall(recipe: Recipe, teacher: Network, digest: str, taps: Sequence[str], loader: TrainLoader,
-            cache: TeacherCache, note: Callable[[str], None]) -> CachedTeacher:  # fmt: skip
+            spec: DataSpec, cache: TeacherCache, note: Callable[[str], None]) -> CachedTeacher:  # fmt: skip
+    assert spec.labels is not None
+    places = (spec.labels.to(loader.index.device)[loader.index] >= 0).nonzero().squeeze(1)  # that may be asked about
     return CachedTeacher(
         cache,
-        lambda epoch: Source(teacher, len(loader.index), partial(loader.at, epoch=epoch), note),
+        lambda epoch: Source(teacher, len(places), lambda chosen: loader.at(places[chosen], epoch), note),
         lambda epoch: training_pass(recipe, digest, view_of(recipe, epoch), taps),
-        loader.index,
+        loader.index[places],
     )

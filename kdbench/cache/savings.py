@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kdbench.cache.identity import has_views, teaching, training_pass
+from kdbench.config.budget import image_counts
 from kdbench.core.recipe import Recipe, digest_of
 from kdbench.data.catalog import describe, steps_per_epoch
 
@@ -76,10 +77,11 @@ def _asking(recipe: Recipe) -> int:
 def _demands(recipe: Recipe) -> Iterator[_Demand]:
     budget, how = recipe.budget, teaching(recipe)
     spec = describe(recipe.data)
-    steps = steps_per_epoch(spec.train_size, budget["batch_size"], budget["limit_train_batches"])
+    size, asked = image_counts(recipe)
+    steps = steps_per_epoch(size, budget["batch_size"], budget["limit_train_batches"])
     asking = _asking(recipe)
-    without = asking * min(steps * budget["batch_size"], spec.train_size)
-    shown = spec.train_size * (how.get("views", asking) if has_views(recipe) else min(asking, 1))
+    without = asking * min(steps * budget["batch_size"], size) * asked // size
+    shown = asked * (how.get("views", asking) if has_views(recipe) else min(asking, 1))
     width = 4 if how.get("precision", budget["precision"]) == "32-true" and how.get("dtype") != "float16" else 2
     kept = how.get("top_k")
     row = spec.num_classes * width if kept is None else kept * (width + 2) + width  # a class takes two bytes

@@ -12,9 +12,10 @@ from typing import Any, Self
 
 from kdbench.cache.identity import teaching
 from kdbench.cache.savings import Savings
+from kdbench.config.budget import image_counts
 from kdbench.core.errors import StoreError
 from kdbench.core.recipe import Recipe
-from kdbench.data.catalog import describe, steps_per_epoch
+from kdbench.data.catalog import steps_per_epoch
 from kdbench.plan import Plan, method_name
 from kdbench.report.console import PlanRow, ResultRow, ResultTable, count_text, make_console, print_line, print_plan
 from kdbench.report.headlines import headlines
@@ -91,7 +92,7 @@ class Live:
         """A training starts."""
         budget = recipe.budget
         per_epoch = (
-            steps_per_epoch(describe(recipe.data).train_size, budget["batch_size"], budget["limit_train_batches"])
+            steps_per_epoch(image_counts(recipe)[0], budget["batch_size"], budget["limit_train_batches"])
             if recipe.epochs
             else 0
         )
@@ -175,6 +176,7 @@ def _numbers(entry: Entry) -> dict[str, Any]:
         "test_acc": test["acc"],
         "agreement": test.get("agreement"),
         "teacher_queries": metrics["teacher_queries"] if entry.recipe.teachers else None,
+        "queried_images": metrics.get("queried_images") if entry.recipe.teachers else None,
         "seconds": metrics["seconds"]["total"],
     }
 

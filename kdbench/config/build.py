@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from kdbench.config.budget import unsuited
 from kdbench.config.source import ROLE_KEYS, TEACHER_KEYS
 from kdbench.core.errors import ConfigError, nearest
 from kdbench.core.phases import Phase
@@ -21,6 +22,7 @@ from kdbench.core.types import DataSpec, NetworkSpec
 from kdbench.criteria.base import Criterion, Teachers
 from kdbench.data.catalog import describe
 from kdbench.data.load import DataSplits, load_data
+from kdbench.data.queried import under_budget
 from kdbench.data.view_options import mixes_of
 from kdbench.distiller import TASK, Distiller, Recall
 from kdbench.metrics.base import Evaluation
@@ -88,6 +90,11 @@ class Builder:
         """The recipe's dataset, loaded once per process."""
         name = str(recipe.data["name"])
         return load_data({**recipe.data, "root": self._roots.get(name)}, self._data_dir)
+
+    def data_taught(self, recipe: Recipe) -> DataSplits:
+        """The same as its training sees it, under the budget of its teachers' queries."""
+        budget = (recipe.method or {}).get("budget", {})
+        return under_budget(self.data(recipe), budget, split_seed=recipe.data["split_seed"])
 
     def network(self, recipe: Recipe, spec: DataSpec) -> Network:
         """The recipe's network with the weights that its training starts from."""
@@ -172,6 +179,8 @@ class Builder:
         if _with_peer(criteria):
             _check_peers(recipe)
         _check_terms(criteria, recipe.method)
+        if reasons := list(unsuited(recipe, criteria)):
+            raise UnsuitableError(f"{recipe.chain()}: {reason}" for reason in reasons)
         return criteria
 
     @contextmanager
@@ -235,6 +244,8 @@ class Builder:
         criteria = self.criteria(recipe, student, teachers, data)
         if _with_peer(criteria):
             teachers, recalls = (), ()
+        labelled = method.get("budget", {}).get("unqueried") == "label"
+        queryable = data.labels >= 0 if labelled and data.labels is not None else None
         return Distiller(
             student,
             teachers,
@@ -253,6 +264,7 @@ class Builder:
             compile_mode=recipe.budget["compile"],
             trusted=self._trusted,
             synchronised="replicas" not in recipe.budget,
+            queryable=queryable,
         )
 
 

@@ -19,7 +19,7 @@ BUDGET_KEYS = (
     "matmul",
 )  # change weights
 TRAINER_KEYS = (*BUDGET_KEYS, "teacher_precision")  # of trainer: may differ between the networks of a chain
-HOP_KEYS = ("method", "optim", "trainer", "seed", "select_on")  # what may differ between the networks of a chain
+HOP_KEYS = ("method", "optim", "trainer", "budget", "seed", "select_on")  # may differ between a chain's networks
 
 
 # Keys that may be null, with a value of the kind they take otherwise.
@@ -28,6 +28,7 @@ NULLABLE: dict[str, Any] = {
     "trainer.threads": 1, "trainer.teacher_precision": "bf16-mixed", "trainer.compile": "default",
     "cache.views": 1, "cache.top_k": 1, "dataset.root": "DIR", "dataset.view_seed": 0, "dataset.train_size": 1,
     "dataset.fraction": 1.0, "dataset.mean": [], "dataset.std": [], "dataset.checksum": "SHA-256",
+    "budget.teacher_queries": 1,
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdbench.config.budget import budget_note, budget_of, budget_problems
 from kdbench.config.cache import cache_problems, teaching_of
 from kdbench.config.checks import BUDGET_KEYS
 from kdbench.config.jobs import Job
@@ -105,6 +106,7 @@ class ChainBuilder:
         method = job.hop("student")["method"]
         if not job.arm and not links[-1].recipe.teachers and method["guidance"] != "none" and method["criteria"]:
             notes.append(f"no teacher: {links[-1].name} is trained from scratch, without the method")
+        notes += budget_note(links[-1].recipe)
         needed = set(topological([links[-1].recipe]))
         peers = {link.recipe: _peer(link.recipe) for link in links if link.recipe not in needed}
         links = [replace(link, recipe=peers.get(link.recipe, link.recipe)) for link in links]
@@ -205,7 +207,7 @@ def _value_problems(config: Mapping[str, Any]) -> list[str]:
         problems.append(f"seed={config['seed']}: must be at least 0")
     if isinstance(lr := config["optim"].get("lr"), int | float) and lr <= 0:
         problems.append(f"optim.lr={lr}: must be greater than 0")
-    problems += cache_problems(config)
+    problems += [*cache_problems(config), *budget_problems(config)]
     for name, criterion in config["method"]["criteria"].items():
         if not isinstance(criterion, Mapping) or "_target_" not in criterion:
             problems.append(f"method.criteria.{name}: a mapping with _target_ is expected")
@@ -281,6 +283,8 @@ def _recipe(name: str, component: Mapping[str, Any], init: Mapping[str, Any] | N
             method["phases"] = phases
         if teachers and (teaching := teaching_of(hop)):
             method["teaching"] = teaching
+        if teachers and (own := budget_of(hop)):
+            method["budget"] = own
     return Recipe(
         network={"name": name, "config": dict(component), "init": init, "train": train},
         data=data,

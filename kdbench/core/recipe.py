@@ -40,7 +40,8 @@ class Recipe:
         network: Name, ``_target_`` and arguments of the network, where its weights start, what of it is trained.
         data: Dataset, version, split, corruption and views.
         method: Criteria, weights and taps; ``phases`` where there are any; ``teaching`` where teachers do not answer
-            exactly and in the student's precision; ``None`` for the task loss alone.
+            exactly and in the student's precision; ``budget`` where they may not be asked about every image; ``None``
+            for the task loss alone.
         optim: Optimiser and schedule; ``None`` for a network that is used as it is.
         budget: Epochs, global batch, precision, layout, clipping, EMA: what else changes the weights.
         select_on: Which weights teach, are tested and exported: ``last``, ``val`` (best on validation) or ``test``.

@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     second: Tensor | None = None
     mix: Mix | None = None
 
-    def rows(self, part: slice) -> Batch:
+    def rows(self, part: slice | Tensor) -> Batch:
         """These samples of the batch alone."""
         second = None if self.second is None else self.second[part]
         mix = None if self.mix is None else Mix(*(each[part] for each in self.mix))
@@ -86,6 +86,12 @@ class ModelOutput(NamedTuple):
     ask: Callable[[Tensor], ModelOutput] = _nobody
     second: ModelOutput | None = None
 
+    def rows(self, part: Tensor) -> ModelOutput:
+        """What it gave for these samples alone."""
+        features = {name: values[part] for name, values in self.features.items()}
+        second = None if self.second is None else self.second.rows(part)
+        return self._replace(logits=self.logits[part], features=features, second=second)
+
 
 @dataclass(frozen=True)
 class Tap:
@@ -109,8 +115,8 @@ class DataSpec:
         train_size: Number of training samples after the split.
         index_size: Number of training samples before the split: every ``Batch.index`` is below it, so memory banks have
             this many rows.
-        labels: Class of each training sample by its index, -1 where it is held out; `(index_size,)` int64. Known once
-            the data are loaded.
+        labels: Class of each training sample by its index, -1 where it is held out or teachers may not be asked about
+            it; `(index_size,)` int64. Known once the data are loaded.
     """
 
     name: str

@@ -7,7 +7,7 @@ from kdbench.criteria.base import Criterion, Parts, Teachers
 from kdbench.criteria.bss import BSS
 from kdbench.criteria.catkd import CATKD
 from kdbench.criteria.cc import CC
-from kdbench.criteria.ckd import CKD
+from kdbench.criteria.ckd import CKD, GroupedCC, GroupedFitNet, GroupedVID
 from kdbench.criteria.cmkd import CMKD
 from kdbench.criteria.confidence_penalty import ConfidencePenalty
 from kdbench.criteria.crd import CRD
@@ -69,6 +69,9 @@ __all__ = [
     "ConfidencePenalty",
     "Criterion",
     "FitNet",
+    "GroupedCC",
+    "GroupedFitNet",
+    "GroupedVID",
     "LabelSmoothing",
     "MatchedSmoothing",
     "Parts",

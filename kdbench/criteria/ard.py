@@ -76,6 +76,7 @@ class ARD(Criterion):
         self.epsilon = epsilon
         self.steps = steps
         self.teacher_sees = teacher_sees
+        self.asks_beyond_images = teacher_sees == "adversarial"
 
     def forward(self, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch) -> dict[str, Tensor]:
         """The term ``ard``, a scalar in nats."""

@@ -50,6 +50,8 @@ class Criterion(nn.Module):
         deploys: Whether it changes the network that is trained and deployed; it then has :meth:`parts`.
         one_label: Whether each sample must be of one class, so that mixup and CutMix are refused; whoever reads labels
             otherwise does so by :meth:`Batch.over_labels`.
+        asks_beyond_images: Whether it asks teachers about inputs that are no views of the batch's images, such as
+            attacked ones: a budget counts images, so that it cannot be kept to.
         two_views: Whether it compares two views of each sample: outputs then have a ``second``.
     """
 
@@ -59,6 +61,7 @@ class Criterion(nn.Module):
     per_sample: ClassVar[bool] = False
     deploys: ClassVar[bool] = False
     one_label: ClassVar[bool] = False
+    asks_beyond_images: bool = False
     two_views: ClassVar[bool] = False
 
     def __init__(self) -> None:

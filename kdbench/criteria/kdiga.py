@@ -83,6 +83,7 @@ class KDIGA(Criterion):
         check_whole("kdiga.steps", steps, least=1)
         self.norm = norm
         self.at = at
+        self.asks_beyond_images = at != "clean"
         self.epsilon = epsilon
         self.steps = steps
 

@@ -14,7 +14,8 @@ from kdbench.report.summary import summarise
 from kdbench.report.tables import Field, as_markdown, path_table
 from kdbench.report.words import arrows, interval_text, p_text, points, sentences, spread_text
 
-_COSTS = ("parameters", "macs", "size_bytes", "epochs", "images", "teacher_queries", "extra_parameters")
+_COSTS = ("parameters", "macs", "size_bytes", "epochs", "images", "queried_images", "teacher_queries",
+          "extra_parameters")  # fmt: skip
 
 
 def published_of(result: StudyResult, arm: Arm) -> Published | None:
@@ -124,7 +125,8 @@ def arm_table(result: StudyResult) -> list[Field]:
         numbers("epochs", "epochs", str, 6, "of the final network"),
         numbers("images", "images", count_text, 7, "seen in training by the final network"),
         numbers("chain images", "chain_images", count_text, 7, "seen in training by it and all that taught it"),
-        numbers("queries", "teacher_queries", count_text, 8, "samples shown to its teachers"),
+        numbers("images asked", "queried_images", count_text, 8, "different images its teachers were asked about"),
+        numbers("queries", "teacher_queries", count_text, 8, "samples its teachers were asked about"),
         numbers("extra params", "extra_parameters", count_text, 9, "trained with it, not deployed"),
         numbers("time", "seconds", time_text, 7, "wall time of one final network's training"),
         numbers("chain time", "chain_seconds", time_text, 9, "wall time with all that taught it"),

@@ -61,7 +61,8 @@ class ResultRow:
         test_acc: The same on the test set.
         scratch_acc: Test accuracy of the same network trained without a teacher.
         agreement: Test samples on which it and its teacher predict the same class, in percent.
-        teacher_queries: Samples that its teachers were shown.
+        teacher_queries: Samples that its teachers were asked about.
+        queried_images: Different images among them.
         seconds: Wall time of its training.
         seed: Shown where any row has one.
         marks: What a reader must know beside the numbers, e.g. ``selected on test``.
@@ -81,6 +82,7 @@ class ResultRow:
     scratch_acc: float | None = None
     agreement: float | None = None
     teacher_queries: int | None = None
+    queried_images: int | None = None
     seconds: float | None = None
     seed: int | None = None
     marks: tuple[str, ...] = ()
@@ -136,6 +138,12 @@ def number_text(heading: str, value: float | None) -> str:
     if heading.endswith("acc"):
         return percent_text(value)
     return count_text(value) if value is None or isinstance(value, int) else f"{value:.4f}"
+
+
+def _queries_text(row: ResultRow) -> str:
+    """Different images and all queries, ``2.00k/30.0k``."""
+    images = "" if row.queried_images is None else f"{count_text(row.queried_images)}/"
+    return images + count_text(row.teacher_queries)
 
 
 def time_text(seconds: float | None) -> str:
@@ -224,7 +232,7 @@ class ResultTable:
                 numbers(heading, 1, lambda row, heading=heading: number_text(heading, row.evals.get(heading)))
                 for heading in headings
             ),
-            numbers("queries", 9, lambda row: count_text(row.teacher_queries)),
+            numbers("queries", 9, _queries_text),
             numbers("time", 7, lambda row: time_text(row.seconds)),
             Column("id", [row.id[:8] for row in rows], keep=1),
             Column("status", [row.status for row in rows], keep=1),

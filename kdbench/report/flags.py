@@ -24,6 +24,8 @@ def find_flags(networks: Sequence[Network], arms: Sequence[Arm]) -> tuple[str, .
     flags += _mixed("datasets", (network.dataset for network in finals))
     flags += _unequal("epochs of the final network", finals, lambda network: network.epochs)
     flags += _unequal("training images, whole chain", finals, lambda network: chain_cost(network, known, "images"))
+    taught = [network for network in finals if network.queried_images]
+    flags += _unequal("images that teachers were asked about", taught, lambda network: network.queried_images or 0)
     flags += _unequal("extra parameters in training", finals, lambda network: network.extra_parameters)
     seeds = {arm.name: {network.seed for network in arm.networks} for arm in arms}
     if len({frozenset(numbers) for numbers in seeds.values()}) > 1:

@@ -18,7 +18,9 @@ from kdbench.report.words import claim_sentence
 
 _NUMBERS = """Accuracies are top-1, in percent, of the weights that the protocol selects; \u00b1 is the standard
 deviation over seeds, n their number, and 95 % the interval of the mean (Student's t). Images are samples seen in
-training, queries those shown to teachers; the chain counts all that was trained to make the final network."""
+training; queries those that teachers were asked about, and images asked the different images among them, in whatever
+view: measuring agreement on validation and test is no query. The chain counts all that was trained to make the final
+network."""
 
 _SCORES = """Lower is better. Students of different teachers are not comparable: a weaker teacher improves the score of
 each. alpha is the weight of size; where the order depends on it, no student is simply the best."""

@@ -30,12 +30,13 @@ class Network:
         macs: Multiply-accumulates of one sample.
         epochs: Trained.
         images: Samples seen in training.
-        teacher_queries: Samples that its teachers were shown.
+        teacher_queries: Samples that its teachers were asked about.
         extra_parameters: Of connectors and other parts that are not deployed.
         seconds: Wall time of its training.
         val_acc: Of the selected weights; ``None`` without a validation split.
         best_val_acc: Of the best epoch on validation; ``None`` without a validation split.
         test_acc: Of the selected weights.
+        queried_images: Different images that its teachers were asked about; ``None`` where nobody counted.
         agreement: Test samples on which it and its teacher predict the same class, in percent.
         size_bytes: Of its weights on disk.
         teacher_digest: The nearest network that taught it.
@@ -65,6 +66,7 @@ class Network:
     val_acc: float | None
     best_val_acc: float | None
     test_acc: float
+    queried_images: int | None = None
     agreement: float | None = None
     size_bytes: int | None = None
     teacher_digest: str | None = None

@@ -91,6 +91,7 @@ def network_table(networks: Iterable[Network]) -> list[Field]:
         numbers("bytes", "size_bytes", count_text),
         numbers("epochs", "epochs", str),
         numbers("images", "images", count_text),
+        numbers("images asked", "queried_images", count_text),
         numbers("queries", "teacher_queries", count_text),
         numbers("time", "seconds", time_text),
         Field("digest", [one.digest for one in rows]),

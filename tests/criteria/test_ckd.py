@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from kdbench.core.errors import ConfigError
-from kdbench.core.types import Batch, ModelOutput
-from kdbench.criteria.ckd import CKD
+from kdbench.core.types import Batch, DataSpec, ModelOutput, NetworkSpec
+from kdbench.criteria.cc import CC
+from kdbench.criteria.ckd import CKD, GroupedCC, GroupedFitNet, GroupedVID
+from kdbench.criteria.fitnet import FitNet
+from kdbench.criteria.vid import VID
 
 TARGET = torch.tensor([0, 3, 2, 1, 3, 0, 0, 2])
 GROUPS = [pytest.param(p, q, id=f"{p} and {q}") for p, q in ((1, 1), (2, 1), (2, 2))]
@@ -188,3 +191,52 @@ def test_a_batch_too_small_for_a_tuple_gives_zero_and_can_be_trained_on(variant)
 def test_ckd_refuses_a_wrong_option(options, message):
     with pytest.raises(ConfigError, match=message):
         CKD(**options)
+
+
+PLAIN = {GroupedFitNet: FitNet, GroupedVID: VID, GroupedCC: CC}
+SHAPES = {GroupedFitNet: (6, 4, 4), GroupedVID: (6, 4, 4), GroupedCC: (6,)}
+
+
+def set_up(made):
+    torch.manual_seed(0)
+    spec = NetworkSpec("toy", 4, {"tap": (6,) if isinstance(made, CC) else (6, 4, 4)})
+    made.setup(spec, [spec], DataSpec("toy", 4, (1, 8, 8), (0.5,), (0.5,)))
+    return made
+
+
+def seen(size, shape, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(size, *shape, generator=generator)
+
+
+@pytest.mark.parametrize(("p", "q"), GROUPS)
+@pytest.mark.parametrize("grouped", PLAIN, ids=lambda made: made.__name__)
+def test_the_white_box_forms_are_their_criteria_of_differences_between_groups(grouped, p, q):
+    own, other = seen(8, SHAPES[grouped], 1), seen(8, SHAPES[grouped], 2)
+
+    def differences(values):
+        rows = range(0, 8 - p - q + 1, p + q)
+        return torch.stack([sum(values[i : i + p]) / p - sum(values[i + p : i + p + q]) / q for i in rows])
+
+    def output(features):
+        return ModelOutput(torch.zeros(len(features), 4), {"tap": features})
+
+    batch = Batch(torch.zeros(8, 1), TARGET, torch.arange(8))
+    computed = set_up(grouped(first_group=p, second_group=q))(output(own), [output(other)], batch)
+    expected = set_up(PLAIN[grouped]())(output(differences(own)), [output(differences(other))], batch)
+    torch.testing.assert_close(computed, expected)
+
+
+@pytest.mark.parametrize("grouped", PLAIN, ids=lambda made: made.__name__)
+def test_less_than_two_tuples_give_a_white_box_form_nothing_to_learn(grouped):
+    features = seen(3, SHAPES[grouped], 1)
+    output = ModelOutput(torch.randn(3, 4, requires_grad=True), {"tap": features})
+    ((_, loss),) = set_up(grouped())(output, [output], Batch(torch.zeros(3, 1), TARGET[:3], torch.arange(3))).items()
+    loss.backward()
+    assert loss.item() == 0
+
+
+@pytest.mark.parametrize("grouped", PLAIN, ids=lambda made: made.__name__)
+def test_white_box_forms_refuse_empty_groups(grouped):
+    with pytest.raises(ConfigError, match=r"ckd\.second_group=0: a number"):
+        grouped(second_group=0)
