@@ -47,8 +47,8 @@ Measure = Callable[[nn.Module], dict[str, float]]  # the numbers of a network on
 
 def builder_of(settings: Settings) -> Builder:
     """What builds the networks of a run."""
-    return Builder(settings.store, settings.data_dir, roots=settings.roots, files=settings.files,
-                   trusted=settings.trusted)  # fmt: skip
+    return Builder(settings.store, settings.data_dir, roots=settings.roots, in_memory=settings.in_memory,
+                   files=settings.files, trusted=settings.trusted)  # fmt: skip
 
 
 def device_of(settings: Settings, rank: int = 0) -> torch.device:
@@ -190,6 +190,7 @@ class Trainer:
             cycle=teaching(recipe).get("views"),
             memory_format=LAYOUTS[recipe.budget["layout"]],
             device=self.device,
+            workers=self.settings.loader_workers,
         )
 
     def _loop(self, recipe: Recipe) -> Loop:
@@ -210,7 +211,8 @@ class Trainer:
         layout, size = recipe.budget["layout"], self.settings.eval_batch_size
 
         def measure(name: str, split: ImageSplit, network: nn.Module) -> dict[str, float]:
-            loader = EvalLoader(split, size, memory_format=LAYOUTS[layout], device=self.device)
+            loader = EvalLoader(split, size, memory_format=LAYOUTS[layout], device=self.device,
+                                workers=self.settings.loader_workers)  # fmt: skip
             known = [
                 self._cache.logits(evaluation_pass(recipe, of.digest, name, size),
                                    Source(teacher.to(self.device), len(split), loader.at, note))
@@ -369,6 +371,7 @@ def evaluate_entry(entry: Entry, evaluations: Mapping[str, Mapping[str, Any]], c
         threads=config["trainer"]["threads"] or cores(),
         trusted=tuple(config["trust"]),
         eval_batch_size=config["trainer"]["eval_batch_size"],
+        loader_workers=config["trainer"]["loader_workers"] or 0,
     )
     trainer = Trainer(settings)
     data = trainer.builder.data(entry.recipe)
@@ -384,7 +387,8 @@ def evaluate_entry(entry: Entry, evaluations: Mapping[str, Mapping[str, Any]], c
         with problems.catching():
             evaluation.check(network, teachers, data.spec)
     problems.check()
-    load = partial(EvalLoader, batch_size=settings.eval_batch_size, device=trainer.device)
+    load = partial(EvalLoader, batch_size=settings.eval_batch_size, device=trainer.device,
+                   workers=settings.loader_workers)  # fmt: skip
     return {
         name: evaluation(network, load(samples), teachers, data.spec, *map(load, others[name]))
         for name, evaluation in made.items()

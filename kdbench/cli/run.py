@@ -168,10 +168,11 @@ def _check_common(jobs: Sequence[Job]) -> None:
 def _common(job: Job) -> dict[str, Any]:
     config = job.config
     trainer = {f"trainer.{key}": value for key, value in config["trainer"].items() if key not in TRAINER_KEYS}
-    name, root = config["dataset"]["name"], config["dataset"]["root"]
+    name = config["dataset"]["name"]
+    places = {f"dataset.{key} (of dataset.name={name})": config["dataset"].get(key) for key in ("root", "in_memory")}
     shared = {key: config.get(key, {}) for key in ("paths", "logger", "sweep", "trust", "dry_run")}
     cache = {f"cache.{key}": config["cache"].get(key) for key in ("kind", "check")}
-    return {**trainer, **cache, **shared, f"dataset.root (of dataset.name={name})": root}
+    return {**trainer, **cache, **shared, **places}
 
 
 def _check_surroundings(chains: Sequence[Chain]) -> None:

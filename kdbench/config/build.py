@@ -72,22 +72,24 @@ class Builder:
         store: Where trained networks are.
         data_dir: Where datasets are looked for.
         roots: ``dataset.root`` of the data that have one, by the dataset's name; not part of a recipe.
+        in_memory: The same of ``dataset.in_memory``.
         files: Checkpoint files by their SHA-256.
         trusted: Packages of the user's, whose classes may be used.
     """
 
     def __init__(self, store: Store, data_dir: Path, *, roots: Mapping[str, str | None] | None = None,
-                 files: Mapping[str, Path] | None = None, trusted: Sequence[str] = ()) -> None:  # fmt: skip
+                 in_memory: Mapping[str, bool | None] | None = None, files: Mapping[str, Path] | None = None, trusted: Sequence[str] = ()) -> None:  # fmt: skip
         self.store = store
         self._data_dir = data_dir
-        self._roots = roots or {}
+        self._roots, self._in_memory = roots or {}, in_memory or {}
         self._files = files or {}
         self._trusted = tuple(trusted)
 
     def data(self, recipe: Recipe) -> DataSplits:
         """The recipe's dataset, loaded once per process."""
         name = str(recipe.data["name"])
-        return load_data({**recipe.data, "root": self._roots.get(name)}, self._data_dir)
+        places = {"root": self._roots.get(name), "in_memory": self._in_memory.get(name)}
+        return load_data({**recipe.data, **places}, self._data_dir)
 
     def network(self, recipe: Recipe, spec: DataSpec) -> Network:
         """The recipe's network with the weights that its training starts from."""

@@ -201,6 +201,8 @@ def _value_problems(config: Mapping[str, Any]) -> list[str]:
             node = node[part]
         if not isinstance(node, int) or node < least:
             problems.append(f"{key}={node}: must be at least {least}")
+    if (workers := config["trainer"]["loader_workers"]) is not None and workers < 0:
+        problems.append(f"trainer.loader_workers={workers}: must be at least 0, or null")
     if config["seed"] < 0:
         problems.append(f"seed={config['seed']}: must be at least 0")
     if isinstance(lr := config["optim"].get("lr"), int | float) and lr <= 0:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from kdbench.core.errors import DataError
 from kdbench.data import folders
-from kdbench.data.folders import Listing, check_memory, list_folder, list_tiny_imagenet, read_folder, read_image
+from kdbench.data.folders import Listing, list_folder, list_tiny_imagenet
 
 ANY = {"test_folder": None}
 
