@@ -162,6 +162,8 @@ class Trainer:
         if record.best_weights is not None:
             draft.write_weights("best", record.best_weights)
         metrics = self._final(recipe, student, draft, record, data, measure)
+        if recipe.network["train"] == "none" and (doubt := _doubt(recipe, metrics)):
+            observer.on_note(doubt)
         seconds = {**record.seconds, "teacher": teacher_seconds}
         seconds["student"] = max(
             seconds["total"] - sum(seconds[part] for part in ("data", "evaluation", "teacher")), 0.0
@@ -263,6 +265,16 @@ def _check_weights(recipe: Recipe, network: nn.Module) -> None:
     """The last look: a loss is measured before the step that may have ruined the weights."""
     if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values() if tensor.is_floating_point()):
         raise TrainingError(f"{recipe.name} diverged: its weights are not finite; lower optim.lr or set trainer.clip")
+
+
+def _doubt(recipe: Recipe, metrics: Mapping[str, Any]) -> str | None:
+    """What to say of a teacher that is used as it is and knows next to nothing of these data."""
+    split = "val" if "val" in metrics else "test"
+    chance = 100 / recipe.data["num_classes"]
+    if (accuracy := metrics[split]["acc"]) >= 2 * chance:
+        return None
+    return (f"teacher {recipe.name} has {accuracy:.1f} % on the {split} set, chance is {chance:.1f} %: its file may name "
+            "weights, order classes or normalise images in another way (dataset.mean, dataset.std)")  # fmt: skip
 
 
 def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:

@@ -93,7 +93,7 @@ def make_settings(chains: Sequence[Chain], *, workers: int, multirun: bool) -> S
         multirun: Whether the command is a sweep.
     """
     config = chains[0].job.config
-    trainer = config["trainer"]
+    trainer, datasets = config["trainer"], [chain.job.config["dataset"] for chain in chains]
     outputs = Path(config["paths"]["outputs"]).expanduser()
     threads = trainer["threads"] or max(cores() // (workers * max(trainer["devices"], 1)), 1)
     name = run_name(chains, multirun=multirun)
@@ -101,10 +101,8 @@ def make_settings(chains: Sequence[Chain], *, workers: int, multirun: bool) -> S
         outputs=outputs,
         data_dir=Path(config["paths"]["data"]).expanduser(),
         run_dir=outputs / "runs" / name,
-        roots={chain.job.config["dataset"]["name"]: chain.job.config["dataset"]["root"] for chain in chains},
-        in_memory={
-            chain.job.config["dataset"]["name"]: chain.job.config["dataset"].get("in_memory") for chain in chains
-        },
+        roots={data["name"]: data["root"] for data in datasets},
+        in_memory={data["name"]: data.get("in_memory") for data in datasets},
         files={sha: file for chain in chains for sha, file in chain.files.items()},
         trusted=tuple(config["trust"]),
         accelerator=trainer["accelerator"],

@@ -142,7 +142,12 @@ def _chains(jobs: Sequence[Job], store: Store) -> list[Chain]:
 
         return classes_of_weights(*question)
 
-    builder = ChainBuilder(store, classes_in_file)
+    def published(component: Any) -> str | None:
+        from kdbench.models.pretrained import pretrained_identity  # needs torch
+
+        return pretrained_identity(component)
+
+    builder = ChainBuilder(store, classes_in_file, published)
     problems = Problems()
     chains = []
     for job in jobs:

@@ -78,7 +78,8 @@ class Builder:
     """
 
     def __init__(self, store: Store, data_dir: Path, *, roots: Mapping[str, str | None] | None = None,
-                 in_memory: Mapping[str, bool | None] | None = None, files: Mapping[str, Path] | None = None, trusted: Sequence[str] = ()) -> None:  # fmt: skip
+                 in_memory: Mapping[str, bool | None] | None = None, files: Mapping[str, Path] | None = None,
+                 trusted: Sequence[str] = ()) -> None:  # fmt: skip
         self.store = store
         self._data_dir = data_dir
         self._roots, self._in_memory = roots or {}, in_memory or {}
@@ -95,7 +96,7 @@ class Builder:
         """The recipe's network with the weights that its training starts from."""
         network = create_network(recipe.network["config"], spec, name=recipe.name, seed=recipe.seed,
                                  trusted=self._trusted)  # fmt: skip
-        if (init := recipe.network["init"]) is None:
+        if (init := recipe.network["init"]) is None or "published" in init:
             return _in_layout(network, recipe)
         if "store" in init:
             state = self._entry(init["store"]).weights()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -115,7 +115,7 @@ class Stream:
             yield _as_batches(images.to(device, non_blocking=True))
 
 
-def _stacked(stream: Stream, asked: Request, apply: type[map] = map) -> Tensor:
+def _stacked(stream: Stream, asked: Request, apply: Callable[..., Iterable[None]] = map) -> Tensor:
     looks, count = 1 if asked.draws is None else len(asked.draws), len(asked.positions)
     images = torch.empty(looks, count, stream.size, stream.size, stream.channels, dtype=torch.uint8)
     filled = images.numpy()

@@ -254,3 +254,15 @@ def test_a_teacher_that_is_used_as_it_is_is_its_own_peer() -> None:
     peer, student = (link.recipe for link in chain("method=dml", "assistants=[]", "teacher.train=random").links)
     assert student.teachers == (peer,)
     assert peer.seed == student.seed
+
+
+def test_published_weights_are_part_of_the_identity() -> None:
+    def digest(identity: str | None) -> str:
+        builder = ChainBuilder(Store(Path("nowhere")), lambda *_: 1000, lambda _: identity)
+        (job,) = make_jobs(COMPOSER, ["teacher=timm/resnet18", "teacher.pretrained=true"])
+        recipe = builder.build(job).links[0].recipe
+        assert recipe.network["init"] == (identity and {"published": identity})
+        assert recipe.network["train"] == "full", "other classes than the data"
+        return recipe.digest
+
+    assert len({digest("timm/resnet18.a1_in1k"), digest("timm/resnet18.b"), digest(None)}) == 3
