@@ -273,8 +273,8 @@ def _doubt(recipe: Recipe, metrics: Mapping[str, Any]) -> str | None:
     chance = 100 / recipe.data["num_classes"]
     if (accuracy := metrics[split]["acc"]) >= 2 * chance:
         return None
-    return (f"teacher {recipe.name} has {accuracy:.1f} % on the {split} set, chance is {chance:.1f} %: its file may name "
-            "weights, order classes or normalise images in another way (dataset.mean, dataset.std)")  # fmt: skip
+    return (f"teacher {recipe.name} has {accuracy:.1f} % on the {split} set, chance is {chance:.1f} %: its file may "
+            "name weights, order classes or normalise images in another way (dataset.mean, dataset.std)")  # fmt: skip
 
 
 def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:

@@ -63,7 +63,7 @@ class ChainBuilder:
         store: Where ``store/ID`` is looked up.
         classes_in_file: ``(component, file, config) -> classes`` of a checkpoint's head; asked only where a teacher
             brings weights, since answering needs torch.
-        published: ``component -> identity`` of the weights that its library publishes; asked only where some are wanted.
+        published: ``component -> identity`` of the weights that its library publishes; asked only where wanted.
     """
 
     def __init__(
@@ -148,9 +148,8 @@ class ChainBuilder:
                  init: Mapping[str, Any] | None, files: Mapping[str, Path], job: Job) -> int | None:  # fmt: skip
         if node["train"] not in ("auto", "none"):
             return None
-        return self._classes_in_file(
-            component, files[init["sha256"]] if init and "sha256" in init else None, job.config
-        )
+        file = files[init["sha256"]] if init and "sha256" in init else None
+        return self._classes_in_file(component, file, job.config)
 
     def _init(self, node: Mapping[str, Any], files: dict[str, Path]) -> dict[str, Any] | None:
         if not (given := node.get("checkpoint")):
