@@ -59,8 +59,9 @@ class Stream:
             positions: In the split, `(B,)`.
             looks: For each look at them its samples' keys, `(B,)`; empty for images as they are.
         """
-        cropped = self.crop is not None and len(looks) > 0
-        draws = np.stack([self.crop.draws(keys.cpu()).numpy() for keys in looks]) if self.crop and cropped else None
+        draws = None
+        if self.crop is not None and looks:
+            draws = np.stack([self.crop.draws(keys.cpu()).numpy() for keys in looks])
         return Request(self.positions[positions.cpu().numpy()], draws)
 
     def decode(self, asked: Request, look: int, place: int) -> NDArray[np.uint8]:
