@@ -19,6 +19,7 @@ from kdbench.data.folders import held_out_files
 from kdbench.data.photos import UNREADABLE, unreadable
 
 _TEST_SPLITS = ("test", "validation")
+_COLUMNS = {"image": ("Image", ("image", "img")), "label": ("ClassLabel", ("label", "labels", "class"))}
 _INSTALL = "dataset hf needs the package datasets: pip install 'kdbench[huggingface]'"
 
 
@@ -163,9 +164,9 @@ def _column(rows: Any, config: Mapping[str, Any], kind: str, where: str) -> str:
         if given not in names:
             raise DataError(f"dataset.{key}={given}: {where} has none{nearest(given, names)}")
         return given
-    wanted = {"image": "Image", "label": "ClassLabel"}[kind]
-    found = [name for name in names if type(rows.features[name]).__name__ == wanted]
-    found = found or [name for name in names if name in (kind, f"{kind}s", "img", "class")]
+    feature, usual = _COLUMNS[kind]
+    found = [name for name in names if type(rows.features[name]).__name__ == feature]
+    found = found or [name for name in names if name in usual]
     if len(found) != 1:
         raise DataError(f"{where}: which column has the {kind}s? dataset.{key}=NAME, of {', '.join(names)}")
     return found[0]
