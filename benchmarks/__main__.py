@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-BENCHES = ("step", "data", "sweep", "startup", "memory")
+BENCHES = ("step", "data", "cache", "sweep", "startup", "memory")
 
 
 def main() -> int:

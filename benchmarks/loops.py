@@ -25,6 +25,7 @@ def bare_loop(
     *,
     layout: torch.memory_format = torch.contiguous_format,
     autocast: torch.dtype | None = None,
+    known: bool = False,
 ) -> Loop:
     """Teacher forward and student step on batches that lie ready, and nothing else: the limit.
 
@@ -34,17 +35,24 @@ def bare_loop(
         batches: Pixels in [0, 1] and classes; each network normalises, as in kdbench.
         layout: Of weights and inputs.
         autocast: Precision of forward passes; ``None`` for float32.
+        known: Whether the teacher's logits lie ready as well: the limit of a cache.
     """
     teacher, student = teacher.to(memory_format=layout).eval(), student.to(memory_format=layout).train()
     batches = [(inputs.contiguous(memory_format=layout), target) for inputs, target in batches]
     optimizer = _optimizer(student)
 
+    @torch.no_grad()
+    def ask(inputs: Tensor) -> Tensor:
+        with torch.autocast("cpu", autocast) if autocast else nullcontext():
+            return teacher(inputs)
+
+    answers = [ask(inputs) for inputs, _ in batches] if known else []
+
     def run(steps: int) -> None:
         for step in range(steps):
             inputs, target = batches[step % len(batches)]
+            guide = answers[step % len(batches)] if known else ask(inputs)
             with torch.autocast("cpu", autocast) if autocast else nullcontext():
-                with torch.no_grad():
-                    guide = teacher(inputs)
                 logits = student(inputs)
                 guide, logits = guide.float(), logits.float()
                 soft = kl_div(log_softmax(logits / TEMPERATURE, 1), log_softmax(guide / TEMPERATURE, 1),

@@ -49,10 +49,10 @@ class Noted:
         """See :class:`kdbench.fit.Observer`."""
 
 
-def make_settings(outputs: Path, threads: int) -> Settings:
+def make_settings(outputs: Path, threads: int, *, cache: bool = False) -> Settings:
     """Settings as a command has them; no state is saved while the clock runs."""
     return Settings(outputs=outputs, data_dir=outputs, run_dir=outputs, threads=threads, checkpoint_every=1e9,
-                    accelerator="cpu")  # fmt: skip
+                    accelerator="cpu", cache=cache)  # fmt: skip
 
 
 def chain_of(pair: Pair, outputs: Path, *overrides: str, steps: int, images: int | None = None) -> list[Recipe]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
+from torch import nn
 
 from benchmarks.loops import Batches, Loop, bare_loop, repdistiller_loop, takd_loop
 from benchmarks.pairs import PAIRS, TINY, Noted, Pair, make_settings, with_teacher
@@ -41,7 +42,9 @@ class _Steps(Noted):
         self.times.append(perf_counter())
 
 
-def _of_loop(loop: Loop) -> Measure:
+def of_loop(loop: Loop) -> Measure:
+    """Seconds per step of a loop."""
+
     def measure(steps: int) -> float:
         loop(WARM)
         started = perf_counter()
@@ -51,7 +54,7 @@ def _of_loop(loop: Loop) -> Measure:
     return measure
 
 
-def _of_kdbench(trainer: Trainer, recipe: Recipe) -> Measure:
+def of_kdbench(trainer: Trainer, recipe: Recipe) -> Measure:
     """A whole training per round, under another seed each time so that none is found in the store."""
     seeds = iter(range(1_000_000))
 
@@ -64,12 +67,27 @@ def _of_kdbench(trainer: Trainer, recipe: Recipe) -> Measure:
     return measure
 
 
-def _measures(pair: Pair, trainer: Trainer, steps: int) -> dict[str, Measure]:
-    recipe = with_teacher(pair, trainer, steps=steps + WARM)
+def parts_of(pair: Pair, trainer: Trainer, recipe: Recipe) -> tuple[nn.Module, nn.Module, Batches]:
+    """Teacher, student and eight batches for loops; networks in PyTorch's own layout."""
     data = trainer.builder.data(recipe)
     student, teacher = trainer.builder.network(recipe, data.spec), trainer.builder.trained(recipe.teachers[0].digest)
     loader = TrainLoader(data.train, pair.batch_size, seed=0)
-    batches: Batches = [(batch.inputs, batch.target) for batch, _ in zip(loader, range(8), strict=False)]
+    batches = [(batch.inputs, batch.target) for batch, _ in zip(loader, range(8), strict=False)]
+    contiguous = [copy.deepcopy(network).to(memory_format=torch.contiguous_format) for network in (teacher, student)]
+    return contiguous[0], contiguous[1], batches
+
+
+def measured(measures: Mapping[str, Measure], steps: int, rounds: int, group: str) -> list[Row]:
+    """Milliseconds per step of each, in rounds so that noise of the machine hits all."""
+    found: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in range(rounds):
+        for name, measure in measures.items():
+            found[name].append(1000 * measure(steps))
+    return [Row(group, name, values, "ms/step") for name, values in found.items()]
+
+
+def _measures(pair: Pair, trainer: Trainer, steps: int) -> dict[str, Measure]:
+    teacher, student, batches = parts_of(pair, trainer, with_teacher(pair, trainer, steps=steps + WARM))
     plain: dict[str, Callable[..., Loop]] = {
         BARE: bare_loop,
         LAST: partial(bare_loop, layout=torch.channels_last),
@@ -77,10 +95,9 @@ def _measures(pair: Pair, trainer: Trainer, steps: int) -> dict[str, Measure]:
         TAKD: takd_loop,
         REPDISTILLER: repdistiller_loop,
     }
-    contiguous = [copy.deepcopy(network).to(memory_format=torch.contiguous_format) for network in (teacher, student)]
-    loops = {name: _of_loop(loop(*copy.deepcopy(contiguous), batches)) for name, loop in plain.items()}
+    loops = {name: of_loop(loop(*copy.deepcopy((teacher, student)), batches)) for name, loop in plain.items()}
     ours = {
-        name: _of_kdbench(trainer, with_teacher(pair, trainer, *typed, steps=steps + WARM))
+        name: of_kdbench(trainer, with_teacher(pair, trainer, *typed, steps=steps + WARM))
         for name, typed in MODES.items()
     }
     return {**loops, **ours}
@@ -92,12 +109,7 @@ def run(outputs: Path, *, quick: bool, threads: int, pairs: tuple[Pair, ...] | N
     trainer = Trainer(make_settings(outputs, threads))
     rows = []
     for pair in pairs or (TINY if quick else PAIRS):
-        measures = _measures(pair, trainer, steps)
-        found: dict[str, list[float]] = {name: [] for name in measures}
-        for _ in range(rounds):
-            for name, measure in measures.items():
-                found[name].append(1000 * measure(steps))
-        rows += [Row(str(pair), name, values, "ms/step") for name, values in found.items()]
+        rows += measured(_measures(pair, trainer, steps), steps, rounds, str(pair))
     return rows
 
 

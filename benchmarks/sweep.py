@@ -14,12 +14,13 @@ from pathlib import Path
 from time import perf_counter, time
 
 from benchmarks.result import Row, Threshold
+from kdbench.backends import walk
+from kdbench.backends.process import ProcessBackend
 from kdbench.config.compose import Composer
 from kdbench.config.jobs import make_jobs
 from kdbench.config.recipes import ChainBuilder
 from kdbench.core.recipe import Recipe
 from kdbench.plan import make_plan
-from kdbench.pool import Pool
 from kdbench.settings import make_settings
 from kdbench.store import Store
 from kdbench.sweep import Outcome
@@ -83,7 +84,8 @@ def warm_jobs(outputs: Path, *, jobs: int, threads: int) -> list[Job]:
     made = make_jobs(Composer(), command, multirun=True)
     chains = [ChainBuilder(store, lambda *_: None).build(job) for job in made]
     board = _Board(store)
-    Pool(make_settings(chains, workers=1, multirun=True)).run(make_plan(chains, store), board, workers=1, skip={})
+    with ProcessBackend(make_settings(chains, workers=1, share=threads, multirun=True)) as backend:
+        walk(make_plan(chains, store), backend, board, workers=1, skip={})
     return list(board.jobs.values())[1:]  # the first one waits for the server
 
 

@@ -202,8 +202,8 @@ class _Recorder(pl.Callback):
         with self._clock.running(pl_module.device), whole(trainer.strategy):
             for split, measure in self._measure.items():
                 row.update({f"{split}/{name}": value for name, value in measure(pl_module.deployed).items()})
-        if pl_module.in_last_phase:
-            self._keep_best(row, pl_module)
+            if pl_module.in_last_phase:
+                self._keep_best(row, pl_module)
         self.record.history.append(row)
         self._observer.on_epoch(row, epoch)
         self._pause(trainer, save=epoch == self._loop.max_epochs)

@@ -57,11 +57,13 @@ def device_of(settings: Settings, rank: int = 0) -> torch.device:
     Raises:
         ConfigError: A GPU is asked for and there is none, or there are fewer devices than are asked for.
     """
-    if problems := device_problems(settings.devices, settings.workers, cores()):
+    if not settings.elsewhere and (problems := device_problems(settings.devices, settings.workers, cores())):
         raise ConfigError(problems)
     if settings.accelerator not in ("auto", "cpu", "gpu"):
         raise ConfigError(f"trainer.accelerator={settings.accelerator}: unknown"
                           f"{nearest(settings.accelerator, ('auto', 'cpu', 'gpu'))}")  # fmt: skip
+    if settings.elsewhere:
+        return torch.device("cpu")
     if settings.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer.accelerator=gpu: no CUDA device is there; use trainer=cpu or trainer=auto")
     if settings.accelerator == "cpu" or not torch.cuda.is_available():
@@ -96,10 +98,12 @@ class Trainer:
         student = self.builder.network(recipe, data.spec)
         if not recipe.epochs:
             return
-        _check_budget(recipe, self.device)
+        # what a cluster has is not known here: the most is assumed
+        device = torch.device("cuda") if self.settings.elsewhere else self.device
+        _check_budget(recipe, device)
         if self.settings.cache and self.settings.devices > 1:
             raise ConfigError("cache=teacher: only of trainings on one device; use cache=none or trainer.devices=1")
-        if problems := strategy_problems(self.settings.strategy, self.settings.devices, self.device, recipe.budget):
+        if problems := strategy_problems(self.settings.strategy, self.settings.devices, device, recipe.budget):
             raise ConfigError(problems)
         teachers = [self.builder.network(teacher, self.builder.data(teacher).spec)
                     if self.settings.store.get(teacher.digest) is None else self.builder.trained(teacher.digest)

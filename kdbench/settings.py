@@ -31,6 +31,7 @@ class Settings:
         workers: Trainings at a time.
         slot: Which of them this is, from 0; trainings on GPUs each have their own.
         threads: CPU threads of one process of a training.
+        elsewhere: Whether a check is made for other machines, whose devices are not known here.
         eval_batch_size: Samples per batch when measuring.
         loader_workers: Processes that decode photos which are not in memory.
         checkpoint_every: Seconds between resumable states.
@@ -55,6 +56,7 @@ class Settings:
     workers: int = 1
     slot: int = 0
     threads: int = 1
+    elsewhere: bool = False
     eval_batch_size: int = 512
     loader_workers: int = 0
     checkpoint_every: float = 30.0
@@ -84,18 +86,19 @@ def run_name(chains: Sequence[Chain], *, multirun: bool) -> str:
     return f"{'-'.join(dict.fromkeys(link.name for link in chains[0].links))}-{students[0].digest[:8]}"
 
 
-def make_settings(chains: Sequence[Chain], *, workers: int, multirun: bool) -> Settings:
+def make_settings(chains: Sequence[Chain], *, workers: int, share: int, multirun: bool) -> Settings:
     """The settings of a command; what is not part of an identity is taken from its first job.
 
     Args:
         chains: All jobs.
-        workers: Trainings at a time; the cores are divided among their processes, so that they never fight for one.
+        workers: Trainings at a time on one machine.
+        share: Cores of one training, divided among its processes, so that they never fight for one.
         multirun: Whether the command is a sweep.
     """
     config = chains[0].job.config
     trainer, datasets = config["trainer"], [chain.job.config["dataset"] for chain in chains]
     outputs = Path(config["paths"]["outputs"]).expanduser()
-    threads = trainer["threads"] or max(cores() // (workers * max(trainer["devices"], 1)), 1)
+    threads = trainer["threads"] or max(share // max(trainer["devices"], 1), 1)
     name = run_name(chains, multirun=multirun)
     return Settings(
         outputs=outputs,

@@ -33,6 +33,7 @@ class Outcome:
 
 
 STOPPED = Outcome("stopped", "a signal asked for it; the same command goes on from here")
+TOO_SLOW = Outcome("stopped", "it did not stop in time and was killed")
 
 
 class Board(Screen, Protocol):

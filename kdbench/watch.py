@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
 from kdbench.core.recipe import Recipe
-from kdbench.loggers import RunInfo, Sinks, open_sinks
+from kdbench.loggers import RunInfo, Sinks, Stored, open_sinks
 from kdbench.plan import Node
 from kdbench.settings import Settings
 from kdbench.store import Entry
@@ -60,7 +60,7 @@ class Watch:
     def finish(self, entry: Entry) -> None:
         """The network is in the store."""
         if self._sinks is not None:
-            self._sinks.finish(summary(entry))
+            _finish(self._sinks, entry, self._settings)
         elif self._settings.loggers:
             replay(self._node, entry, self._settings)
 
@@ -80,7 +80,7 @@ def run_info(node: Node, settings: Settings, *, from_store: bool = False) -> Run
         group=settings.group,
         role=node.role,
         name=f"{recipe.chain()}, seed {recipe.seed}",
-        config={**recipe.to_dict(), "digest": recipe.digest, "lineage": lineage(recipe)},
+        config={**recipe.to_dict(), "digest": recipe.digest, "chain": recipe.chain(), "lineage": lineage(recipe)},
         folder=settings.run_dir / "logs" / f"{recipe.name}-{recipe.digest[:8]}",
         from_store=from_store,
     )
@@ -96,7 +96,27 @@ def replay(node: Node, entry: Entry, settings: Settings) -> None:
     with open_sinks(settings.loggers, run=run_info(node, settings, from_store=True)) as sinks:
         for row in entry.history:
             sinks.log(row, int(row["epoch"]))
-        sinks.finish(summary(entry))
+        _finish(sinks, entry, settings)
+
+
+def _finish(sinks: Sinks, entry: Entry, settings: Settings) -> None:
+    teachers = [teacher for link in entry.recipe.teachers if (teacher := settings.store.get(link.digest)) is not None]
+    sinks.lineage(_stored(entry), [_stored(teacher) for teacher in teachers])
+    sinks.finish({**summary(entry), **(gap(entry, teachers[-1]) if teachers else {})})
+
+
+def _stored(entry: Entry) -> Stored:
+    return Stored(entry.recipe.name, entry.digest, entry.path)
+
+
+def gap(entry: Entry, teacher: Entry) -> dict[str, float]:
+    """Teacher minus student, in percentage points, with what a chart puts beside it: ``gap/test/acc`` and the like."""
+    found = {"teacher/parameters": float(teacher.metrics["parameters"])}
+    for split in ("val", "test"):
+        if split in entry.metrics and split in teacher.metrics:
+            above, below = teacher.metrics[split]["acc"], entry.metrics[split]["acc"]
+            found |= {f"teacher/{split}/acc": above, f"gap/{split}/acc": above - below}
+    return found
 
 
 def summary(entry: Entry) -> dict[str, float]:

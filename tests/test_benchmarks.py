@@ -12,7 +12,7 @@ from benchmarks.result import Row, Threshold
 from tests.conftest import REPO
 
 
-@pytest.mark.parametrize("bench", ["step", "data", "memory"])  # those of commands take minutes on a busy machine
+@pytest.mark.parametrize("bench", ["step", "data", "cache", "memory"])  # those of commands take minutes
 def test_a_bench_prints_a_table_and_writes_every_value(bench: str, outputs: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", bench, "--quick", "--threads", "1"]
     ran = subprocess.run(command, cwd=REPO, env=os.environ, capture_output=True, text=True, check=True)

@@ -66,7 +66,7 @@ def test_the_last_map_of_a_deployed_network_gives_its_logits(chain) -> None:
 
     _, outputs, entries, _ = chain
     network = kdbench.load(entries[2].id, outputs)
-    logits, features = TapReader(network, ["last_map"])(PIXELS)
+    logits, features, *_ = TapReader(network, ["last_map"])(PIXELS)
     torch.testing.assert_close(network.get_submodule("body.fc")(features["last_map"].mean((2, 3))), logits)
 
 

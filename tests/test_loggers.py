@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from kdbench import loggers
 from kdbench.core.errors import ConfigError
-from kdbench.loggers import RunInfo, open_sinks
+from kdbench.loggers import RunInfo, _run, open_sinks
 
 ROWS = [
     {"train/loss": 1.5, "train/term/kd": 0.9, "train/weight/kd": 0.9, "val/acc": 0.8},
@@ -28,7 +28,7 @@ def _fresh_process(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
-    monkeypatch.setattr(loggers, "_warned", set())
+    _run.warned.clear()
     yield
     wandb.teardown()
 

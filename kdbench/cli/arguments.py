@@ -36,6 +36,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "store": _command("store"),
     "eval": _command("evaluate"),
     "export": _command("export"),
+    "search": _command("search"),
+    "dashboard": _command("dashboard"),
     "report": _command("report"),
 }
 

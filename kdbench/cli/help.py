@@ -28,6 +28,8 @@ Commands, each with --help:
   taps NETWORK                   the places in a network that a method can read
   store ls | show ID | verify | gc | rm ID
   eval ID 'eval=[calibration]'   more measurements of a trained network
+  search 'KEY=interval(A,B)'     tunes keys on validation; search=takd: a published space
+  dashboard STUDY|FOLDER         a W&B workspace and report of what was logged there
   export ID --format onnx        a trained network as a file: safetensors, torch_export, onnx
 
 Flags are Hydra's: -m, --cfg job|hydra|all, --resolve, --package NODE, --config-dir DIR (your own YAMLs), --info.

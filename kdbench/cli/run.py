@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kdbench.backends import check_backend, open_backend, room, runs_elsewhere, walk
 from kdbench.cache.savings import savings
 from kdbench.cli.hydra_app import hydra_app
 from kdbench.cli.show import Live, cache_notes, show_plan, show_results, write_run
@@ -18,12 +19,11 @@ from kdbench.config.compose import Composer
 from kdbench.config.jobs import Job, is_hydra, make_jobs, with_data
 from kdbench.config.recipes import Chain, ChainBuilder
 from kdbench.config.studies import NONE
-from kdbench.core.errors import ConfigError, Problems, nearest
-from kdbench.core.recipe import digest_of
+from kdbench.core.errors import ConfigError, Problems
+from kdbench.core.recipe import Recipe, digest_of
 from kdbench.data.catalog import describe, locate
 from kdbench.loggers import check_sinks
 from kdbench.plan import Plan, make_plan
-from kdbench.pool import BACKENDS, Pool
 from kdbench.report.console import make_console, print_line
 from kdbench.settings import Settings, make_settings
 from kdbench.store import Store
@@ -89,12 +89,15 @@ class Result:
     store: Store
 
     def objective(self, chain: Chain) -> float | None:
-        """What a sweeper maximises: the student's validation accuracy, or the one a protocol selects on; percent."""
+        """What a sweeper or a search maximises: the student's accuracy in percent; nothing if it was not made."""
         recipe = chain.links[-1].recipe
         entry = self.store.get(recipe.digest)
-        if entry is None:
-            return None
-        return entry.metrics["test" if recipe.select_on == "test" or "val" not in entry.metrics else "val"]["acc"]
+        return None if entry is None else entry.metrics[objective_split(recipe)]["acc"]
+
+
+def objective_split(recipe: Recipe) -> str:
+    """Where a student is compared with others: on validation; on the test set only where the protocol does so."""
+    return "test" if recipe.select_on == "test" or not recipe.data["val_fraction"] else "val"
 
 
 def run_jobs(jobs: Sequence[Job], *, multirun: bool, command: str = "") -> Result:
@@ -111,18 +114,14 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool, command: str = "") -> Resul
         Stopped: A signal asked for it; what was being trained can be resumed.
     """
     config = jobs[0].config
-    store = Store(Path(config["paths"]["outputs"]).expanduser() / "store")
-    _check_common(jobs)
-    jobs = with_data(jobs)
-    chains = _chains(jobs, store)
-    _check_surroundings(chains)
-    plan = make_plan(chains, store)
+    plan, store = plan_jobs(jobs)
     show_plan(plan, cache_notes(savings(plan.missing), kept=config["cache"]["kind"] == "teacher"))
     if config["dry_run"]:
         return Result(DONE, plan, store)
-    workers = config["sweep"]["workers"] if multirun else 1
-    settings = make_settings(chains, workers=workers, multirun=multirun)
-    outcomes = execute(plan, settings, multirun=multirun, workers=workers)
+    in_workers = multirun or runs_elsewhere(config["sweep"])
+    sweep = config["sweep"] if in_workers else {**config["sweep"], "workers": 1}
+    settings = make_settings(plan.chains, **room(sweep), multirun=multirun)
+    outcomes = execute(plan, settings, sweep if in_workers else None)
     try:
         write_run(plan, outcomes, settings, command)
     except OSError as error:  # a full or read-only disk: the networks and their numbers are what counts
@@ -134,6 +133,20 @@ def run_jobs(jobs: Sequence[Job], *, multirun: bool, command: str = "") -> Resul
         show_report(settings.run_dir)
     failed = any(outcome.status in ("failed", "stopped") for outcome in outcomes.values())
     return Result(FAILED if failed else DONE, plan, store)
+
+
+def plan_jobs(jobs: Sequence[Job]) -> tuple[Plan, Store]:
+    """What jobs would train, and where; everything about them that needs no torch has been checked.
+
+    Raises:
+        ConfigError: Anything is wrong with any job: all of it.
+        StoreError: A stored network that is needed is damaged.
+    """
+    store = Store(Path(jobs[0].config["paths"]["outputs"]).expanduser() / "store")
+    _check_common(jobs)
+    chains = _chains(with_data(jobs), store)
+    _check_surroundings(chains)
+    return make_plan(chains, store), store
 
 
 def _chains(jobs: Sequence[Job], store: Store) -> list[Chain]:
@@ -197,15 +210,17 @@ def _check_surroundings(chains: Sequence[Chain]) -> None:
             locate(data["reader"], data["root"], Path(paths["data"]).expanduser())
         with problems.catching():
             check_sinks(loggers)
-        if sweep["backend"] not in BACKENDS:
-            problems.add(f"sweep.backend={sweep['backend']}: unknown{nearest(str(sweep['backend']), BACKENDS)}")
-        if sweep["workers"] < 1:
-            problems.add(f"sweep.workers={sweep['workers']}: must be at least 1")
+        problems.add(*check_backend(sweep))
     problems.check()
 
 
-def execute(plan: Plan, settings: Settings, *, multirun: bool, workers: int) -> dict[str, Outcome]:
+def execute(plan: Plan, settings: Settings, sweep: Mapping[str, Any] | None) -> dict[str, Outcome]:
     """Checks everything that is to be trained, then trains it; shows loggers what was in the store already.
+
+    Args:
+        plan: What to make.
+        settings: Where things are.
+        sweep: The config's node, to train in processes of a backend; nothing to train in this process.
 
     Raises:
         ConfigError: Something cannot be built; nothing was started.
@@ -213,10 +228,12 @@ def execute(plan: Plan, settings: Settings, *, multirun: bool, workers: int) -> 
         Stopped: A signal asked for it; what was being trained can be resumed.
     """
     with Live(plan) as live:
-        if not multirun:
+        if not plan.missing:
+            outcomes = {}
+        elif sweep is None:
             outcomes = _execute_here(plan, settings, live)
         else:
-            outcomes = _execute_in_workers(plan, settings, live, workers)
+            outcomes = _execute_in_workers(plan, settings, live, sweep)
     if settings.loggers:
         for node in plan.nodes.values():
             if node.entry is not None:
@@ -225,8 +242,6 @@ def execute(plan: Plan, settings: Settings, *, multirun: bool, workers: int) -> 
 
 
 def _execute_here(plan: Plan, settings: Settings, live: Live) -> dict[str, Outcome]:
-    if not plan.missing:
-        return {}
     from kdbench.runner import check_all
 
     problems, unsuitable = check_all(plan.missing, settings)
@@ -236,12 +251,12 @@ def _execute_here(plan: Plan, settings: Settings, live: Live) -> dict[str, Outco
     return run_here(plan, settings, live)
 
 
-def _execute_in_workers(plan: Plan, settings: Settings, live: Live, workers: int) -> dict[str, Outcome]:
-    if not plan.missing:
-        return {}
-    pool = Pool(settings)
-    problems, unsuitable = pool.check(plan.missing)
+def _execute_in_workers(plan: Plan, settings: Settings, live: Live, sweep: Mapping[str, Any]) -> dict[str, Outcome]:
+    from kdbench.backends.process import check_in_process
+
+    problems, unsuitable = check_in_process(plan.missing, replace(settings, elsewhere=runs_elsewhere(sweep)))
     if problems:
         raise ConfigError(problems)
     settings.store.ensure_writable()
-    return pool.run(plan, live, workers=workers, skip=unsuitable)
+    with open_backend(sweep, settings) as backend:
+        return walk(plan, backend, live, workers=sweep["workers"], skip=unsuitable)

@@ -186,7 +186,7 @@ def _marks(recipe: Recipe) -> tuple[str, ...]:
     return tuple(marks)
 
 
-def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings, command: str) -> None:
+def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings, command: str, **more: Any) -> None:
     """Writes ``run.json`` (jobs, networks, outcomes) and one text file for each failure, into the run's folder.
 
     Args:
@@ -194,6 +194,7 @@ def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings, c
         outcomes: What came of it.
         settings: Where to write.
         command: What was typed; empty if nobody typed it.
+        more: What else shall stand in the record.
     """
     folder = settings.run_dir
     folder.mkdir(parents=True, exist_ok=True)
@@ -209,7 +210,8 @@ def write_run(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings, c
     ]
     ended = {digest: outcomes.get(digest, IN_STORE) for digest in plan.nodes}
     statuses = {digest: {"status": outcome.status, "reason": outcome.reason} for digest, outcome in ended.items()}
-    record = {"command": command, "study": plan.chains[0].job.config["study"], "jobs": jobs, "networks": statuses}
+    study = plan.chains[0].job.config["study"]
+    record = {"command": command, "study": study, "jobs": jobs, "networks": statuses, **more}
     (folder / "run.json").write_text(json.dumps(record, indent=1) + "\n")
     for digest, outcome in outcomes.items():
         record = folder / "failures" / f"{plan.nodes[digest].recipe.name}-{digest[:8]}.txt"

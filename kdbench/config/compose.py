@@ -25,6 +25,11 @@ from kdbench.config.resolve import NotPlainError, Template
 from kdbench.config.source import ROLES, RoleSource, config_root
 from kdbench.core.errors import ConfigError
 
+# ${complement:method.weights.kd}: a weight that moves against another, as the teacher-assistant paper's 1 - lambda
+OmegaConf.register_new_resolver(
+    "complement", lambda key, *, _root_: round(1.0 - OmegaConf.select(_root_, key), 12), replace=True
+)
+
 LISTED_GROUPS = ("assistants", "logger", "eval", "dataset/augment")  # a list of options, each under a key of its own
 
 
@@ -99,7 +104,8 @@ class Composer:
 
     def groups(self) -> list[str]:
         """Names of the config groups, roles and groups inside groups (``dataset/corruption``) among them."""
-        top = {*self.loader.list_groups(""), *ROLES} - {"hydra", "model", "__pycache__"}
+        foreign = {"hydra", "model", "__pycache__", "search"} - {self.config_name}  # search is kdbench search's own
+        top = {*self.loader.list_groups(""), *ROLES} - foreign
         return sorted(top | {f"{group}/{inner}" for group in top for inner in self.loader.list_groups(group)})
 
     def options(self, group: str) -> list[str]:

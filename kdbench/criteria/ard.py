@@ -54,6 +54,7 @@ class ARD(Criterion):
     """
 
     terms: ClassVar[tuple[str, ...]] = ("ard",)
+    one_label: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -97,6 +97,7 @@ class BSS(Criterion):
     """
 
     terms: ClassVar[tuple[str, ...]] = ("bss_clean", "bss_boundary")
+    one_label: ClassVar[bool] = True
     mean: Tensor
     std: Tensor
 

@@ -55,6 +55,8 @@ class DML(Criterion):
         logits = self.peer(batch.inputs)
         return {
             "dml": kd_loss(student.logits, logits, temperature=self.temperature),
-            "peer_task": cross_entropy(logits.float(), batch.target),
+            "peer_task": batch.over_labels(
+                lambda target: cross_entropy(logits.float(), target, reduction="none")
+            ).mean(),
             "peer_dml": kd_loss(logits, student.logits, temperature=self.temperature),
         }

@@ -73,6 +73,7 @@ class KDIGA(Criterion):
     """
 
     terms: ClassVar[tuple[str, ...]] = ("iga",)
+    one_label: ClassVar[bool] = True
 
     def __init__(self, *, norm: str = "l2_batch", at: str = "clean", epsilon: float = 8.0, steps: int = 10) -> None:
         super().__init__()

@@ -51,6 +51,7 @@ class MatchedSmoothing(Criterion):
     """
 
     terms: ClassVar[tuple[str, ...]] = ("matched_smoothing",)
+    one_label: ClassVar[bool] = True
     teachers: ClassVar[Teachers] = Teachers.ANY
 
     def __init__(self, *, temperature: float = 4.0) -> None:

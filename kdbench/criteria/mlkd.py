@@ -13,7 +13,6 @@ from kdbench.core.errors import ConfigError
 from kdbench.core.types import Batch, DataSpec, ModelOutput, NetworkSpec
 from kdbench.criteria._functional import kd_loss, log_probabilities
 from kdbench.criteria._options import check_number
-from kdbench.criteria._strong_view import strong_view
 from kdbench.criteria.base import Criterion
 
 
@@ -88,6 +87,8 @@ class MLKD(Criterion):
 
     def forward(self, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch) -> dict[str, Tensor]:
         """The terms ``mlkd_task``, ``mlkd_instance`` (nats), ``mlkd_class`` and ``mlkd_batch``, scalars."""
+        from kdbench.criteria._strong_view import strong_view  # torchvision, which no other criterion needs
+
         inputs = strong_view(batch.inputs)
         with torch.no_grad():
             strong_guide = teachers[0].ask(inputs).logits
@@ -100,7 +101,9 @@ class MLKD(Criterion):
         pairs = [(log_probabilities(weak, each).exp(), log_probabilities(guide, each).exp())
                  for each in self.temperatures]  # fmt: skip
         return {
-            "mlkd_task": cross_entropy(strong.float(), batch.target),
+            "mlkd_task": batch.over_labels(
+                lambda target: cross_entropy(strong.float(), target, reduction="none")
+            ).mean(),
             "mlkd_instance": samples * torch.stack(on_weak).sum() + torch.stack([*on_strong, *on_weak[3:]]).sum(),
             "mlkd_class": classes * torch.stack([relation_loss(own.T, other.T) for own, other in pairs]).sum(),
             "mlkd_batch": samples * torch.stack([relation_loss(own, other) for own, other in pairs]).sum(),

@@ -52,6 +52,7 @@ class TfKD(Criterion):
     """
 
     terms: ClassVar[tuple[str, ...]] = ("tf_kd",)
+    one_label: ClassVar[bool] = True
     teachers: ClassVar[Teachers] = Teachers.NONE
 
     def __init__(

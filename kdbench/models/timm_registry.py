@@ -28,6 +28,7 @@ _FOUR_STAGES = {"blocks": (3, 4, 6, 3), "widths": (64, 64, 128, 256, 512)}
 # As in configs/model, which cannot be read from here; a test compares them.
 _NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     **{f"plain{size}": partial(PlainCNN, size) for size in (2, 4, 6, 8, 10)},
+    "plain2_narrow": partial(PlainCNN, 2, widths=(4, 8)),
     **{f"resnet{depth}": partial(CifarResNet, depth) for depth in (8, 14, 20, 26, 32, 44, 56, 110)},
     **{f"resnet{depth}x4": partial(CifarResNet, depth, widths=_X4) for depth in (8, 32)},
     **{f"wrn_{depth}_{width}": partial(WideResNet, depth, width) for depth in (16, 40) for width in (1, 2)},

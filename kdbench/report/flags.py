@@ -11,7 +11,7 @@ SELECTED_ON_TEST = "weights selected on the test set: these accuracies are optim
 
 
 def find_flags(networks: Sequence[Network], arms: Sequence[Arm]) -> tuple[str, ...]:
-    """Selection on the test set, mixed protocols or datasets, unequal budgets, too few or unequal seeds.
+    """Selection on the test set, mixed protocols or datasets, unequal budgets, one teacher, few or unequal seeds.
 
     Args:
         networks: All that were collected: the cost of a chain includes its teachers.
@@ -28,6 +28,8 @@ def find_flags(networks: Sequence[Network], arms: Sequence[Arm]) -> tuple[str, .
     seeds = {arm.name: {network.seed for network in arm.networks} for arm in arms}
     if len({frozenset(numbers) for numbers in seeds.values()}) > 1:
         flags.append("the arms do not share their seeds: differences between them are not paired")
+    if any(_one_teacher(arm) for arm in arms):
+        flags.append("students of all seeds have the same teacher: the spread is theirs alone")
     if any(len(numbers) == 1 for numbers in seeds.values()):
         flags.append("a single seed has no spread: nothing can be said about its noise")
     return tuple(flags)
@@ -41,6 +43,11 @@ def chain_cost(network: Network, known: Mapping[str, Network], what: str) -> flo
         if (above := known.get(current.teacher_digest or "")) is None:
             return total
         current = above
+
+
+def _one_teacher(arm: Arm) -> bool:
+    teachers = {network.teacher_digest for network in arm.networks}
+    return len(arm.networks) > 1 and len(teachers) == 1 and None not in teachers
 
 
 def _mixed(what: str, values: Iterable[str]) -> list[str]:

@@ -9,7 +9,7 @@ from kdbench.config.compose import Composer
 from kdbench.config.jobs import make_jobs
 from kdbench.config.source import config_root, node_name
 
-COMPOSER = Composer()
+COMPOSER, SEARCH = Composer(), Composer(config_name="search")
 FILES = sorted(path for path in config_root().glob("*/*.yaml") if path.parent.name != "model" and path.stem[0] != "_")
 MODELS = sorted(path for path in (config_root() / "model").glob("*.yaml") if path.stem != "module")
 
@@ -18,7 +18,7 @@ MODELS = sorted(path for path in (config_root() / "model").glob("*.yaml") if pat
 def test_option_composes(file: Path) -> None:
     group, option = file.parent.name, file.stem
     chosen = f"{group}=[{option}]" if group in ("logger", "eval") else f"{group}={option}"
-    job, *_ = make_jobs(COMPOSER, [chosen], multirun=True)
+    job, *_ = make_jobs(SEARCH if group == "search" else COMPOSER, [chosen], multirun=True)
     assert job.config[group]
 
 

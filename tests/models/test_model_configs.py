@@ -15,7 +15,7 @@ from kdbench.models import create_network
 FOLDER = Path(__file__).parents[2] / "configs" / "model"
 FROM_DATA = {"num_classes": 10, "in_channels": 3, "image_size": (32, 32)}
 # Members of a family that differ from the code's default, which is that of the others.
-VARIANTS = {"resnet8x4": ["widths"], "resnet32x4": ["widths"]}
+VARIANTS = {"resnet8x4": ["widths"], "resnet32x4": ["widths"], "plain2_narrow": ["widths"]}
 FILES = [path for path in sorted(FOLDER.glob("*.yaml")) if yaml.safe_load(path.read_text()).get("_target_")]
 
 

@@ -107,3 +107,12 @@ def test_flags_say_what_is_unequal() -> None:
     for words in ("selected on the test set", "different protocols", "epochs of the final network 10 to 20",
                   "do not share their seeds", "a single seed"):  # fmt: skip
         assert words in flags
+
+
+def test_seeds_of_students_alone_are_told_from_those_of_whole_chains() -> None:
+    result = collected([("plain10", "plain2")])
+    arm = next(arm for arm in result.arms if len(arm.chain) == 2)
+    words = "students of all seeds have the same teacher"
+    assert words not in "".join(find_flags(result.networks, [arm]))
+    fixed = tuple(replace(network, teacher_digest=arm.networks[0].teacher_digest) for network in arm.networks)
+    assert words in "".join(find_flags(result.networks, [replace(arm, networks=fixed)]))

@@ -7,53 +7,22 @@ training: a sink that fails is reported once, dropped, and the training goes on.
 from __future__ import annotations
 
 import importlib.util
-import logging
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, Self
 
 from kdbench.core.errors import ConfigError, nearest
+from kdbench.loggers._run import RunInfo, Stored, one_line, warn_once
+from kdbench.loggers._wandb import open_wandb
 
-if TYPE_CHECKING:
-    import wandb
+__all__ = ["RunInfo", "Sinks", "Stored", "check_sinks", "open_sinks"]
 
-_log = logging.getLogger(__name__)
-_warned: set[str] = set()  # the only state here: one warning per topic and process
 _WANDB_MODES = ("auto", "online", "offline", "disabled")
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """What a sink is told about one training.
-
-    Attributes:
-        project: The study's name, or ``kdbench``.
-        group: The sweep's name.
-        role: ``teacher``, ``assistant`` or ``student``.
-        name: Readable, e.g. ``plain6 -> plain4 -> plain2, seed 1``.
-        config: The resolved recipe and its digest, plain values.
-        folder: The run's folder; sinks write below it and nowhere else.
-        from_store: Whether a stored history is replayed instead of a training watched.
-    """
-
-    project: str
-    group: str
-    role: str
-    name: str
-    config: Mapping[str, Any]
-    folder: Path
-    from_store: bool = False
-
-    @property
-    def logged_config(self) -> dict[str, Any]:
-        """The config as sinks show it: with ``from_store``, so that a replay is never taken for a training."""
-        return {**self.config, "from_store": self.from_store}
 
 
 class _Sink(Protocol):
     def log(self, row: Mapping[str, float], epoch: int) -> None: ...
+
+    def lineage(self, network: Stored, teachers: Sequence[Stored]) -> None: ...
 
     def finish(self, summary: Mapping[str, float], status: str) -> None: ...
 
@@ -75,6 +44,10 @@ class Sinks:
             epoch: Epochs done, counted from 1.
         """
         self._each(lambda sink: sink.log({**row, "epoch": epoch}, epoch))
+
+    def lineage(self, network: Stored, teachers: Sequence[Stored]) -> None:
+        """The network that came of it, and what taught it, where a sink can show that."""
+        self._each(lambda sink: sink.lineage(network, teachers))
 
     def finish(self, summary: Mapping[str, float], status: str = "done") -> None:
         """Closes every sink; later calls do nothing.
@@ -140,17 +113,7 @@ def open_sinks(configs: Mapping[str, Mapping[str, Any]], *, run: RunInfo) -> Sin
 
 
 def _give_up(name: str, error: Exception) -> None:
-    _warn_once(name, f"logger {name} failed and is left out from here on: {_one_line(error)}")
-
-
-def _warn_once(topic: str, message: str) -> None:
-    if topic not in _warned:
-        _warned.add(topic)
-        _log.warning(message)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    warn_once(name, f"logger {name} failed and is left out from here on: {one_line(error)}")
 
 
 class _CSV:
@@ -166,6 +129,9 @@ class _CSV:
     def log(self, row: Mapping[str, float], epoch: int) -> None:
         self._epoch = epoch
         self._logger.log_metrics(dict(row), step=epoch)
+
+    def lineage(self, network: Stored, teachers: Sequence[Stored]) -> None:
+        """It has no place for that."""
 
     def finish(self, summary: Mapping[str, float], status: str) -> None:
         if summary:
@@ -187,77 +153,12 @@ class _TensorBoard:
     def log(self, row: Mapping[str, float], epoch: int) -> None:
         self._logger.log_metrics(dict(row), step=epoch)
 
+    def lineage(self, network: Stored, teachers: Sequence[Stored]) -> None:
+        """It has no place for that."""
+
     def finish(self, summary: Mapping[str, float], status: str) -> None:
         self._logger.log_hyperparams(self._config, dict(summary))
         self._logger.finalize("success" if status == "done" else status)
 
 
-class _WandB:
-    """One W&B run per training, below the run's folder."""
-
-    def __init__(self, run: wandb.Run) -> None:
-        self._run = run
-        run.define_metric("epoch")
-        run.define_metric("*", step_metric="epoch")
-        # a summary without the step metric, or the glob alone, would drop one of the two
-        run.define_metric("val/acc", step_metric="epoch", summary="max,last")
-
-    def log(self, row: Mapping[str, float], epoch: int) -> None:
-        self._run.log(dict(row))
-
-    def finish(self, summary: Mapping[str, float], status: str) -> None:
-        try:
-            self._run.summary.update({**summary, "status": status})
-        finally:
-            self._run.finish(exit_code=0 if status == "done" else 1)
-
-
-def _open_wandb(
-    run: RunInfo,
-    *,
-    mode: str = "auto",
-    project: str | None = None,
-    entity: str | None = None,
-    tags: list[str] | None = None,
-    init_timeout: float = 15.0,
-    finish_timeout: float = 60.0,
-) -> _WandB | None:
-    import wandb
-
-    if mode == "auto":
-        mode = os.environ.get("WANDB_MODE", "online")
-    if mode == "disabled":
-        return None
-    settings = wandb.Settings(  # silent, as its lines would tear the progress display
-        silent=True, console="off", init_timeout=init_timeout, finish_timeout=finish_timeout
-    )
-    wandb.setup(settings=settings)
-
-    def start(mode: str) -> _WandB:
-        started = wandb.init(
-            mode=mode,  # pyright: ignore[reportArgumentType]
-            project=project or run.project,
-            entity=entity,
-            group=run.group or None,
-            job_type=run.role,
-            name=run.name,
-            tags=[*(tags or ()), *(["from-store"] if run.from_store else [])],
-            config=run.logged_config,
-            dir=run.folder,
-            reinit="create_new",  # otherwise a second training of this process would go on in the first one's run
-            settings=settings,
-        )
-        return _WandB(started)
-
-    if mode == "offline" or "wandb offline" in _warned:  # unreachable once: do not wait for it again
-        return start("offline")
-    try:
-        if not wandb.login(prompt=False, verify=False):  # init would ask for a key, and wait for the answer
-            raise wandb.Error("no API key is configured; `wandb login` sets one")
-        return start("online")
-    except (wandb.Error, OSError) as error:
-        _warn_once("wandb offline", f"W&B logs offline, `wandb sync` uploads later ({_one_line(error)})")
-        return start("offline")
-
-
-_BACKENDS: dict[str, Callable[..., _Sink | None]] = {"csv": _CSV, "tensorboard": _TensorBoard, "wandb": _open_wandb}
+_BACKENDS: dict[str, Callable[..., _Sink | None]] = {"csv": _CSV, "tensorboard": _TensorBoard, "wandb": open_wandb}
