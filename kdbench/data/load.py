@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -100,9 +100,7 @@ def load_data(config: Mapping[str, Any], data_dir: Path) -> DataSplits:
 @lru_cache(maxsize=4)
 def _load(text: str, folder: Path | None, in_memory: bool | None) -> DataSplits:
     config = json.loads(text)
-    parts = _photos(config, folder, in_memory) if config["reader"] in ALBUMS else _pixels(config, folder)
-    _check(config, folder, parts)
-    train, test = parts
+    train, test = _photos(config, folder, in_memory) if config["reader"] in ALBUMS else _pixels(config, folder)
     kept, val = held_out(config)
     in_val = choose(train.labels, val, seed=config["split_seed"], stream="val")
     rest = np.flatnonzero(~in_val)
@@ -129,12 +127,7 @@ def _pixels(config: Mapping[str, Any], folder: Path | None) -> tuple[_Part, _Par
         DataError: They are other data than ``config`` names.
     """
     parts = READERS[config["reader"]](config, folder)
-    if (channels := parts[0].images.shape[1]) != config["channels"]:
-        raise DataError(
-            f"{_where(config, folder)}: dataset.channels={config['channels']}, but the images have {channels}"
-        )
-    if config["checksum"] is not None:
-        _check_identity(config, folder, checksum(parts))
+    _check(config, folder, parts, parts[0].images.shape[1], lambda: checksum(parts))
     train, test = (_Part(resized(part.images, config["image_size"]), part.labels) for part in parts)
     return train, test
 
@@ -146,12 +139,12 @@ def _photos(config: Mapping[str, Any], folder: Path | None, in_memory: bool | No
         DataError: A photo is damaged, they are other data than ``config`` names, or do not fit into memory.
     """
     album = ALBUMS[config["reader"]](config, folder)
-    if config["checksum"] is not None:
-        _check_identity(config, folder, survey(config, folder).checksum)
+    photos = album.photos()
+    _check(config, folder, photos, config["channels"], lambda: survey(config, folder).checksum)
     size, channels, count = config["image_size"], config["channels"], sum(album.sizes.values())
     crop = config["augment"].get("resized_crop")
     crop = None if crop is None else ResizedCrop(area=crop["area"], aspect=crop["aspect"])
-    streams = [Stream(each, np.arange(len(each.labels)), channels, size) for each in album.photos()]
+    streams = [Stream(each, np.arange(len(each.labels)), channels, size) for each in photos]
     train, test = (_Part(stream, stream.photos.labels) for stream in streams)
     if is_streamed(config, in_memory, fit=fits(count, channels, size)):
         return _Part(replace(streams[0], crop=crop), train.labels), test
@@ -161,26 +154,27 @@ def _photos(config: Mapping[str, Any], folder: Path | None, in_memory: bool | No
     return train, test
 
 
-def _where(config: Mapping[str, Any], folder: Path | None) -> str:
-    return f"dataset {config['name']}" + ("" if folder is None else f" in {folder}")
+class _Labels(Protocol):
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
 
 
-def _check(config: Mapping[str, Any], folder: Path | None, parts: Sequence[_Part]) -> None:
-    """Refuses data of another size than the config, and so the digest of every network trained on them, names."""
+def _check(config: Mapping[str, Any], folder: Path | None, parts: Sequence[_Labels], channels: int,
+           identity: Callable[[], str]) -> None:  # fmt: skip
+    """Refuses data that are not those that the config, and so the digest of every network trained on them, names."""
+    where = f"dataset {config['name']}" + ("" if folder is None else f" in {folder}")
     sizes = {"train": len(parts[0].labels), "test": len(parts[1].labels)}
     if sizes != config["sizes"]:
-        raise DataError(f"{_where(config, folder)}: dataset.sizes={config['sizes']}, but there are {sizes}")
+        raise DataError(f"{where}: dataset.sizes={config['sizes']}, but there are {sizes}")
+    if channels != config["channels"]:
+        raise DataError(f"{where}: dataset.channels={config['channels']}, but the images have {channels}")
     found = 1 + max(int(part.labels.max()) for part in parts)
     if found > config["num_classes"]:
-        raise DataError(f"{_where(config, folder)}: dataset.num_classes={config['num_classes']}, but there are {found} "
-                        "classes")  # fmt: skip
-
-
-def _check_identity(config: Mapping[str, Any], folder: Path | None, found: str) -> None:
-    if found != config["checksum"]:
+        raise DataError(f"{where}: dataset.num_classes={config['num_classes']}, but there are {found} classes")
+    if config["checksum"] is not None and identity() != config["checksum"]:
         raise DataError(
-            f"{_where(config, folder)}: other data than dataset.checksum={str(config['checksum'])[:8]}... names; get "
-            f"the original ones again, or set dataset.checksum=null for data of your own"
+            f"{where}: other data than dataset.checksum={str(config['checksum'])[:8]}... names; get the original ones "
+            f"again, or set dataset.checksum=null for data of your own"
         )
 
 

@@ -24,7 +24,8 @@ class Photos(Protocol):
         labels: Classes from 0, int64, `(N,)`.
     """
 
-    labels: NDArray[np.int64]
+    @property
+    def labels(self) -> NDArray[np.int64]: ...  # noqa: D102 (above)
 
     def open(self, position: int, mode: str) -> Image.Image:
         """One photo, decoded, in Pillow's ``mode``.
