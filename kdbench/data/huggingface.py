@@ -124,14 +124,14 @@ def fetch_table(config: Mapping[str, Any]) -> None:
 
 def _load(config: Mapping[str, Any], folder: Path | None, *, offline: bool) -> Mapping[str, Any]:
     try:
-        import datasets
+        import datasets  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise DataError(_INSTALL) from error
     if folder is None and not config["repo"]:
         raise DataError(
             "dataset hf: which one? dataset.repo=NAME as on the hub, or dataset.root=FOLDER of Parquet files"
         )
-    repo, _, revision = str(folder or config["repo"]).partition("@") if folder is None else (str(folder), "", "")
+    repo, _, revision = config["repo"].partition("@") if folder is None else (str(folder), "", "")
     try:
         with _offline(datasets, offline):
             return datasets.load_dataset(repo, config["subset"], revision=revision or None)
@@ -192,7 +192,7 @@ def _test_split(chosen: str | None, splits: Mapping[str, Any], where: str) -> st
 
 
 def _part(rows: Any, image: str, label: str, classes: tuple[str, ...], where: str) -> RowPhotos:
-    from datasets import Image as Encoded
+    from datasets import Image as Encoded  # pyright: ignore[reportMissingImports]
 
     known = {name: number for number, name in enumerate(classes)}
     given = list(rows[label])
@@ -204,7 +204,7 @@ def _part(rows: Any, image: str, label: str, classes: tuple[str, ...], where: st
 
 
 def _lengths(table: Any, column: str) -> NDArray[np.int64]:
-    import pyarrow.compute as pc
+    import pyarrow.compute as pc  # pyright: ignore[reportMissingImports]
 
-    encoded = pc.struct_field(table.column(column), "bytes")  # pyright: ignore[reportAttributeAccessIssue]
-    return pc.fill_null(pc.binary_length(encoded), 0).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
+    encoded = pc.struct_field(table.column(column), "bytes")
+    return pc.fill_null(pc.binary_length(encoded), 0).to_numpy()

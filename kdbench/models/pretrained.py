@@ -21,7 +21,8 @@ def pretrained_identity(config: Mapping[str, Any]) -> str | None:
         from timm.models import get_pretrained_cfg, is_model
 
         known = get_pretrained_cfg(name) if is_model(name) else None
-        return None if known is None else known.hf_hub_id or known.url or None
+        place = None if known is None else known.hf_hub_id or known.url
+        return str(place) if place else None
     if config["_target_"] == "torchvision.models.get_model" and config.get("weights"):
         weights = _torchvision_weights(name, config["weights"])
         return None if weights is None else weights.url
