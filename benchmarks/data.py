@@ -48,6 +48,7 @@ def _ours(split: ImageSplit, name: str, batches: int) -> float:
 
 def _pil(split: ImageSplit, batches: int) -> float:
     """As torchvision's transforms do it for every framework that augments in a ``Dataset``."""
+    assert isinstance(split.images, Tensor)
     pictures = [Image.fromarray(image) for image in split.images[:BATCH_SIZE].permute(0, 2, 3, 1).numpy()]
     started = perf_counter()
     for _ in range(batches):

@@ -100,7 +100,9 @@ class Measurer:
         return [read(wanted) for wanted in self._made[name].also_reads]
 
     def _load(self, samples: ImageSplit) -> _Watched:
-        return _Watched(EvalLoader(samples, self._settings.eval_batch_size, device=self._device))
+        settings = self._settings
+        loader = EvalLoader(samples, settings.eval_batch_size, device=self._device, workers=settings.loader_workers)
+        return _Watched(loader)
 
 
 def check_plan(missing: Sequence[Recipe], finals: Sequence[Recipe],
@@ -203,6 +205,7 @@ def evaluate_entry(entry: Entry, evaluations: Mapping[str, Mapping[str, Any]], c
         threads=config["trainer"]["threads"] or cores(),
         trusted=tuple(config["trust"]),
         eval_batch_size=config["trainer"]["eval_batch_size"],
+        loader_workers=config["trainer"]["loader_workers"] or 0,
         evaluations=evaluations,
     ))  # fmt: skip
     problems = Problems()

@@ -46,8 +46,8 @@ Measure = Callable[[nn.Module], dict[str, float]]  # the numbers of a network on
 
 def builder_of(settings: Settings) -> Builder:
     """What builds the networks of a run."""
-    return Builder(settings.store, settings.data_dir, roots=settings.roots, files=settings.files,
-                   trusted=settings.trusted)  # fmt: skip
+    return Builder(settings.store, settings.data_dir, roots=settings.roots, in_memory=settings.in_memory,
+                   files=settings.files, trusted=settings.trusted)  # fmt: skip
 
 
 def device_of(settings: Settings, rank: int = 0) -> torch.device:
@@ -168,6 +168,8 @@ class Trainer:
         if record.best_weights is not None:
             draft.write_weights("best", record.best_weights)
         metrics = self._final(recipe, student, draft, record, data, measure)
+        if recipe.network["train"] == "none" and (doubt := _doubt(recipe, metrics)):
+            observer.on_note(doubt)
         seconds = {**record.seconds, "teacher": teacher_seconds}
         seconds["student"] = max(
             seconds["total"] - sum(seconds[part] for part in ("data", "evaluation", "teacher")), 0.0
@@ -196,6 +198,7 @@ class Trainer:
             cycle=teaching(recipe).get("views"),
             memory_format=LAYOUTS[recipe.budget["layout"]],
             device=self.device,
+            workers=self.settings.loader_workers,
         )
 
     def _loop(self, recipe: Recipe) -> Loop:
@@ -216,7 +219,8 @@ class Trainer:
         layout, size = recipe.budget["layout"], self.settings.eval_batch_size
 
         def measure(name: str, split: ImageSplit, network: nn.Module) -> dict[str, float]:
-            loader = EvalLoader(split, size, memory_format=LAYOUTS[layout], device=self.device)
+            loader = EvalLoader(split, size, memory_format=LAYOUTS[layout], device=self.device,
+                                workers=self.settings.loader_workers)  # fmt: skip
             known = [
                 self._cache.logits(evaluation_pass(recipe, of.digest, name, size),
                                    Source(teacher.to(self.device), len(split), loader.at, note))
@@ -276,6 +280,16 @@ def _check_weights(recipe: Recipe, network: nn.Module) -> None:
     """The last look: a loss is measured before the step that may have ruined the weights."""
     if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values() if tensor.is_floating_point()):
         raise TrainingError(f"{recipe.name} diverged: its weights are not finite; lower optim.lr or set trainer.clip")
+
+
+def _doubt(recipe: Recipe, metrics: Mapping[str, Any]) -> str | None:
+    """What to say of a teacher that is used as it is and knows next to nothing of these data."""
+    split = "val" if "val" in metrics else "test"
+    chance = 100 / recipe.data["num_classes"]
+    if (accuracy := metrics[split]["acc"]) >= 2 * chance:
+        return None
+    return (f"teacher {recipe.name} has {accuracy:.1f} % on the {split} set, chance is {chance:.1f} %: its file may "
+            "name weights, order classes or normalise images in another way (dataset.mean, dataset.std)")  # fmt: skip
 
 
 def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:

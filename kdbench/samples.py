@@ -13,6 +13,7 @@ from kdbench.config.compose import Composer
 from kdbench.core.errors import ConfigError, nearest
 from kdbench.core.types import DataSpec
 from kdbench.data.load import DataSplits, ImageSplit, load_data
+from kdbench.data.stream import Stream
 from kdbench.metrics.base import Samples
 
 
@@ -31,6 +32,8 @@ def read_samples(wanted: Samples, own: DataSplits, data_dir: Path, *, where: str
     """
     data = own if wanted.dataset is None else load_data(_config(wanted, own.spec, where), data_dir)
     split = data.train if wanted.split == "train" else data.test
+    if isinstance(split.images, Stream):  # decoded in the colours that are asked for, whole photos
+        return replace(split, images=replace(split.images, channels=own.spec.input_shape[0], crop=None))
     return replace(split, images=_with_channels(split.images, own.spec.input_shape[0], where))
 
 

@@ -22,6 +22,7 @@ class Settings:
         outputs: Store, run folders and evaluations live below it.
         data_dir: Where datasets are looked for.
         roots: The folders of datasets that were given one, by name.
+        in_memory: Whether their photos are held in memory, by name; ``None`` where they fit.
         files: Checkpoint files by their SHA-256.
         trusted: Packages of the user's, whose classes may be used.
         accelerator: ``auto``, ``cpu`` or ``gpu``.
@@ -32,6 +33,7 @@ class Settings:
         threads: CPU threads of one process of a training.
         elsewhere: Whether a check is made for other machines, whose devices are not known here.
         eval_batch_size: Samples per batch when measuring.
+        loader_workers: Processes that decode photos which are not in memory.
         checkpoint_every: Seconds between resumable states.
         cache: Whether what teachers say is kept on disk.
         cache_check: Rows of it that the live teacher answers again whenever they are opened.
@@ -46,6 +48,7 @@ class Settings:
     data_dir: Path
     run_dir: Path
     roots: Mapping[str, str | None] = field(default_factory=dict)
+    in_memory: Mapping[str, bool | None] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     trusted: Sequence[str] = ()
     accelerator: str = "auto"
@@ -56,6 +59,7 @@ class Settings:
     threads: int = 1
     elsewhere: bool = False
     eval_batch_size: int = 512
+    loader_workers: int = 0
     checkpoint_every: float = 30.0
     cache: bool = False
     cache_check: int = 32
@@ -94,22 +98,25 @@ def make_settings(chains: Sequence[Chain], *, workers: int, share: int, multirun
         multirun: Whether the command is a sweep.
     """
     config = chains[0].job.config
-    trainer = config["trainer"]
+    trainer, datasets = config["trainer"], [chain.job.config["dataset"] for chain in chains]
     outputs = Path(config["paths"]["outputs"]).expanduser()
+    threads = trainer["threads"] or max(share // max(trainer["devices"], 1), 1)
     name = run_name(chains, multirun=multirun)
     return Settings(
         outputs=outputs,
         data_dir=Path(config["paths"]["data"]).expanduser(),
         run_dir=outputs / "runs" / name,
-        roots={chain.job.config["dataset"]["name"]: chain.job.config["dataset"]["root"] for chain in chains},
+        roots={data["name"]: data["root"] for data in datasets},
+        in_memory={data["name"]: data.get("in_memory") for data in datasets},
         files={sha: file for chain in chains for sha, file in chain.files.items()},
         trusted=tuple(config["trust"]),
         accelerator=trainer["accelerator"],
         devices=trainer["devices"],
         strategy=trainer["strategy"],
         workers=workers,
-        threads=trainer["threads"] or max(share // max(trainer["devices"], 1), 1),
+        threads=threads,
         eval_batch_size=trainer["eval_batch_size"],
+        loader_workers=threads if trainer["loader_workers"] is None else trainer["loader_workers"],
         checkpoint_every=float(trainer["checkpoint_every"]),
         cache=config["cache"]["kind"] == "teacher",
         cache_check=config["cache"].get("check", 32),

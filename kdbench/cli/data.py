@@ -16,6 +16,7 @@ from kdbench.config.jobs import make_jobs
 from kdbench.core.errors import ConfigError, DataError
 from kdbench.data.catalog import locate, places
 from kdbench.data.fetch import fetch, md5_of
+from kdbench.data.huggingface import fetch_table
 from kdbench.data.sources import SOURCES
 from kdbench.report.console import Column, count_text, make_console, print_columns, print_line
 
@@ -48,7 +49,7 @@ def _check(config: Mapping[str, Any], data_dir: Path, _: argparse.Namespace) -> 
     data = load_data(config, data_dir)
     parts = (("train", data.train), ("validation", data.val or ()), ("test", data.test))
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in parts)
-    where = folder or "come with kdbench"
+    where = folder or config.get("repo") or "come with kdbench"
     print_line(console, f"{config['name']}: {sizes} images, {data.spec.num_classes} classes; {where}")
     return 0 if right else 1
 
@@ -83,6 +84,10 @@ def _fetch(config: Mapping[str, Any], data_dir: Path, given: argparse.Namespace)
     source = SOURCES[config["reader"]]
     if config["root"] is not None:
         raise ConfigError("dataset.root names a folder that is there; files are fetched into paths.data=DIR")
+    if source.hub:
+        fetch_table(config)
+        print_line(console, f"{config['repo']} is in the hub's cache")
+        return 0
     if not source.archives:
         raise ConfigError(f"dataset {config['name']}: there is nothing to fetch; it comes with kdbench, or is your own")
     try:

@@ -170,7 +170,12 @@ def _chains(jobs: Sequence[Job], store: Store) -> list[Chain]:
 
         return classes_of_weights(*question)
 
-    builder = ChainBuilder(store, classes_in_file)
+    def published(component: Any) -> str | None:
+        from kdbench.models.pretrained import pretrained_identity  # needs torch
+
+        return pretrained_identity(component)
+
+    builder = ChainBuilder(store, classes_in_file, published)
     problems = Problems()
     chains = []
     for job in jobs:
@@ -196,10 +201,11 @@ def _check_common(jobs: Sequence[Job]) -> None:
 def _common(job: Job) -> dict[str, Any]:
     config = job.config
     trainer = {f"trainer.{key}": value for key, value in config["trainer"].items() if key not in TRAINER_KEYS}
-    name, root = config["dataset"]["name"], config["dataset"]["root"]
+    name = config["dataset"]["name"]
+    places = {f"dataset.{key} (of dataset.name={name})": config["dataset"].get(key) for key in ("root", "in_memory")}
     shared = {key: config.get(key, {}) for key in ("paths", "logger", "eval", "sweep", "trust", "dry_run")}
     cache = {f"cache.{key}": config["cache"].get(key) for key in ("kind", "check")}
-    return {**trainer, **cache, **shared, f"dataset.root (of dataset.name={name})": root}
+    return {**trainer, **cache, **shared, **places}
 
 
 def _check_surroundings(chains: Sequence[Chain]) -> None:

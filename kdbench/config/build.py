@@ -74,22 +74,25 @@ class Builder:
         store: Where trained networks are.
         data_dir: Where datasets are looked for.
         roots: ``dataset.root`` of the data that have one, by the dataset's name; not part of a recipe.
+        in_memory: The same of ``dataset.in_memory``.
         files: Checkpoint files by their SHA-256.
         trusted: Packages of the user's, whose classes may be used.
     """
 
     def __init__(self, store: Store, data_dir: Path, *, roots: Mapping[str, str | None] | None = None,
-                 files: Mapping[str, Path] | None = None, trusted: Sequence[str] = ()) -> None:  # fmt: skip
+                 in_memory: Mapping[str, bool | None] | None = None, files: Mapping[str, Path] | None = None,
+                 trusted: Sequence[str] = ()) -> None:  # fmt: skip
         self.store = store
         self._data_dir = data_dir
-        self._roots = roots or {}
+        self._roots, self._in_memory = roots or {}, in_memory or {}
         self._files = files or {}
         self._trusted = tuple(trusted)
 
     def data(self, recipe: Recipe) -> DataSplits:
         """The recipe's dataset, loaded once per process."""
         name = str(recipe.data["name"])
-        return load_data({**recipe.data, "root": self._roots.get(name)}, self._data_dir)
+        places = {"root": self._roots.get(name), "in_memory": self._in_memory.get(name)}
+        return load_data({**recipe.data, **places}, self._data_dir)
 
     def data_taught(self, recipe: Recipe) -> DataSplits:
         """The same as its training sees it, under the budget of its teachers' queries."""
@@ -100,7 +103,7 @@ class Builder:
         """The recipe's network with the weights that its training starts from."""
         network = create_network(recipe.network["config"], spec, name=recipe.name, seed=recipe.seed,
                                  trusted=self._trusted)  # fmt: skip
-        if (init := recipe.network["init"]) is None:
+        if (init := recipe.network["init"]) is None or "published" in init:
             return _in_layout(network, recipe)
         if "store" in init:
             state = self._entry(init["store"]).weights()

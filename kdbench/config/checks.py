@@ -29,6 +29,8 @@ NULLABLE: dict[str, Any] = {
     "cache.views": 1, "cache.top_k": 1, "dataset.root": "DIR", "dataset.view_seed": 0, "dataset.train_size": 1,
     "dataset.fraction": 1.0, "dataset.mean": [], "dataset.std": [], "dataset.checksum": "SHA-256",
     "budget.teacher_queries": 1,
+    "dataset.in_memory": True, "trainer.loader_workers": 1, "dataset.repo": "NAME", "dataset.subset": "NAME",
+    "dataset.image_column": "NAME", "dataset.label_column": "NAME",
 }  # fmt: skip
 
 

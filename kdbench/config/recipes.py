@@ -64,12 +64,17 @@ class ChainBuilder:
         store: Where ``store/ID`` is looked up.
         classes_in_file: ``(component, file, config) -> classes`` of a checkpoint's head; asked only where a teacher
             brings weights, since answering needs torch.
+        published: ``component -> identity`` of the weights that its library publishes; asked only where wanted.
     """
 
     def __init__(
-        self, store: Store, classes_in_file: Callable[[Mapping[str, Any], Path | None, Mapping[str, Any]], int | None]
+        self,
+        store: Store,
+        classes_in_file: Callable[[Mapping[str, Any], Path | None, Mapping[str, Any]], int | None],
+        published: Callable[[Mapping[str, Any]], str | None] = lambda _: None,
     ) -> None:
         self.store = store
+        self._published = published
         self._classes_in_file = classes_in_file
 
     def build(self, job: Job) -> Chain:
@@ -135,6 +140,8 @@ class ChainBuilder:
         component = {key: value for key, value in node.items() if key not in (*ROLE_KEYS, *TEACHER_KEYS)}
         init = self._init(node, files)
         brings = init is not None or bool(component.get("pretrained") or component.get("weights"))
+        if brings and init is None and (identity := self._published(component)):
+            init = {"published": identity}
         classes = self._classes(role, node, component, init, files, job) if brings else None
         train = _train(role, node, brings, classes, job.config["dataset"]["num_classes"])
         return Link(role, name, _recipe(name, component, init, train, hop, node, teachers))
@@ -143,7 +150,8 @@ class ChainBuilder:
                  init: Mapping[str, Any] | None, files: Mapping[str, Path], job: Job) -> int | None:  # fmt: skip
         if node["train"] not in ("auto", "none"):
             return None
-        return self._classes_in_file(component, files[init["sha256"]] if init else None, job.config)
+        file = files[init["sha256"]] if init and "sha256" in init else None
+        return self._classes_in_file(component, file, job.config)
 
     def _init(self, node: Mapping[str, Any], files: dict[str, Path]) -> dict[str, Any] | None:
         if not (given := node.get("checkpoint")):
@@ -203,6 +211,8 @@ def _value_problems(config: Mapping[str, Any]) -> list[str]:
             node = node[part]
         if not isinstance(node, int) or node < least:
             problems.append(f"{key}={node}: must be at least {least}")
+    if (workers := config["trainer"]["loader_workers"]) is not None and workers < 0:
+        problems.append(f"trainer.loader_workers={workers}: must be at least 0, or null")
     if config["seed"] < 0:
         problems.append(f"seed={config['seed']}: must be at least 0")
     if isinstance(lr := config["optim"].get("lr"), int | float) and lr <= 0:

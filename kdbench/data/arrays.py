@@ -15,7 +15,6 @@ from torch.nn.functional import interpolate
 from kdbench.core.seeds import derive_seed
 from kdbench.data.counter import draw, fold, sample_keys
 from kdbench.data.fashion_mnist import read_fashion_mnist
-from kdbench.data.folders import LISTERS, read_folder
 from kdbench.data.labelled import Labelled, TrainTest
 from kdbench.data.splits import choose
 from kdbench.data.survey import COUNTED
@@ -67,7 +66,6 @@ READERS: Mapping[str, Reader] = {
     "fashion_mnist": read_fashion_mnist,
     "fake": make_fake,
     **COUNTED,
-    **dict.fromkeys(LISTERS, read_folder),
 }
 
 

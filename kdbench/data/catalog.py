@@ -13,8 +13,8 @@ from kdbench.data.corruption_options import corruption_problems, kept_size
 from kdbench.data.sources import SOURCES, Layout
 from kdbench.data.view_options import augment_problems
 
-# Where files lie says nothing about weights; the budget enters on its own, the padding with the views that use it.
-IDENTITY_EXCLUDES = ("root", "budget", "padding")
+# Where pixels lie says nothing about weights; the budget enters on its own, the padding with the views that use it.
+IDENTITY_EXCLUDES = ("root", "in_memory", "budget", "padding")
 KEYS = (  # of every dataset's YAML, beside those
     "name",
     "reader",
@@ -69,7 +69,7 @@ def locate(reader: str, root: str | None, data_dir: Path) -> Path | None:
         DataError: No place has all files; the line says where they were looked for and how to get them.
     """
     source = SOURCES[reader]
-    if source.any_folder:
+    if source.any_folder or (source.hub and root is not None):
         return _any_folder(reader, root)
     if not source.layouts:
         return None
@@ -81,9 +81,9 @@ def locate(reader: str, root: str | None, data_dir: Path) -> Path | None:
         partly = f" (lacks {', '.join(missing)})" if len(missing) < len(layout.files) else ""
         looked[folder] = looked.get(folder) or partly
     places_text = ", ".join(f"{path}{partly}" for path, partly in looked.items())
-    hint = f"{source.hint}, or " if source.hint else ""
+    ways = [source.hint, f"type kdbench data fetch {reader}" if source.archives else ""]
     raise DataError(
-        f"dataset {reader}: files not found; looked in {places_text}; {hint}type kdbench data fetch {reader}, "
+        f"dataset {reader}: files not found; looked in {places_text}; {', or '.join(filter(None, ways))}, "
         f"or name their folder with dataset.root=FOLDER, or its parent with paths.data=FOLDER (KDBENCH_DATA)"
     )
 
@@ -149,6 +149,8 @@ def config_problems(config: Mapping[str, Any]) -> Iterator[str]:
         return
     if config["reader"] not in SOURCES:
         yield f"dataset.reader={config['reader']}: unknown{nearest(str(config['reader']), SOURCES)}"
+    elif "resized_crop" in (config["augment"] or {}) and not SOURCES[config["reader"]].photos:
+        yield f"dataset.augment=resized_crop: {config['name']} is no set of whole photos; take crop_flip"
     for key, least in (("num_classes", 2), ("channels", 1), ("image_size", 1)):
         counted = key == "num_classes" and config[key] is None
         if not counted and not (isinstance(config[key], int) and config[key] >= least):

@@ -65,17 +65,17 @@ def draw(keys: Tensor, number: int | Tensor, count: int | Tensor) -> Tensor:
     return (_shift(fold(keys, number), 33) * count) >> 31
 
 
-def uniform(keys: Tensor, number: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+def uniform(keys: Tensor, number: int | Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     r"""One number in ``[low, high)`` per key, of :math:`2^{24}` equally likely ones: what float32 tells apart.
 
     Args:
         keys: int64, any shape.
-        number: Which draw of this key, counted together with those of :func:`draw`.
+        number: Which draw of this key, counted together with those of :func:`draw`; several by a tensor, as there.
         low: Smallest outcome.
         high: What no outcome exceeds.
 
     Returns:
-        float32, the shape of ``keys``.
+        float32, the shape of ``keys`` and ``number``.
     """
     return low + (high - low) * (draw(keys, number, 2**24).float() / 2**24)
 

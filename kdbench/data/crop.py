@@ -1,12 +1,17 @@
-"""Crops and mirror images: what every CIFAR protocol begins with."""
+"""Crops and mirror images: what every protocol begins with."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from kdbench.data.counter import draw, uniform
+from kdbench.data.counter import draw, fold, uniform
 
 
 def _windows(images: Tensor, number: Tensor, top: Tensor, left: Tensor, H: int, W: int) -> Tensor:
@@ -81,3 +86,50 @@ class Flip:
         """See :class:`kdbench.data.views.View`."""
         mirrored = uniform(keys, 0) < self.prob
         return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+
+
+class ResizedCrop:
+    """A part of the photo of random area and shape, scaled to the size that networks take.
+
+    Not a view of a batch: it needs the whole photo, so that it is made where photos are decoded. As a view it is a pure
+    function of the sample's key. Ten proposals are drawn; if none lies within the photo, the middle is shown.
+
+    Args:
+        area: Smallest and largest part of the photo's area.
+        aspect: Smallest and largest width over height; its logarithm is uniform.
+
+    Source: Szegedy et al. 2015, arXiv:1409.4842, Sec. 6; proposals and fall-back as torchvision's RandomResizedCrop.
+    """
+
+    stream = 12
+    proposals = 10
+
+    def __init__(self, *, area: Sequence[float], aspect: Sequence[float]) -> None:
+        self.area = tuple(area)
+        self.aspect = tuple(map(math.log, aspect))
+
+    def draws(self, keys: Tensor) -> Tensor:
+        """The random numbers of each sample's crop, in [0, 1): `(B, D)` float32 for its keys `(B,)`."""
+        numbers = torch.arange(2 * self.proposals + 2, device=keys.device)
+        return uniform(fold(keys, self.stream)[:, None], numbers)
+
+    def box(self, draws: NDArray[np.float32], width: int, height: int) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the crop of a photo of this size, in pixels.
+
+        Args:
+            draws: Of the sample, from :meth:`draws`.
+            width: Of the photo.
+            height: Of the photo.
+        """
+        places, proposals = draws[:2].tolist(), draws[2:].reshape(-1, 2).tolist()
+        for first, second in proposals:
+            pixels = width * height * (self.area[0] + first * (self.area[1] - self.area[0]))
+            shape = math.exp(self.aspect[0] + second * (self.aspect[1] - self.aspect[0]))
+            w, h = round(math.sqrt(pixels * shape)), round(math.sqrt(pixels / shape))
+            if 0 < w <= width and 0 < h <= height:
+                left, top = int(places[0] * (width - w + 1)), int(places[1] * (height - h + 1))
+                return left, top, left + w, top + h
+        shape = min(max(width / height, math.exp(self.aspect[0])), math.exp(self.aspect[1]))
+        w, h = min(width, round(height * shape)), min(height, round(width / shape))
+        left, top = (width - w) // 2, (height - h) // 2
+        return left, top, left + w, top + h

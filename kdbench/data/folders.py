@@ -1,22 +1,19 @@
-"""Folders of images, one subfolder per class: what lies in them, and their pixels at one size."""
+"""Folders of images, one subfolder per class: what lies in them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from kdbench.core.errors import DataError
 from kdbench.core.recipe import digest_of
-from kdbench.data.labelled import Labelled, TrainTest
+from kdbench.data.photos import FilePhotos
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
 TEST_FOLDERS = ("test", "val")
@@ -52,6 +49,16 @@ class Listing:
                    for files in (self.train, self.test)]  # fmt: skip
         return digest_of([self.classes, *entries])
 
+    def photos(self) -> tuple[FilePhotos, FilePhotos]:
+        """The training and the test images, to be decoded."""
+        train, test = (
+            FilePhotos(
+                self.root, np.array([os.fsencode(path) for path, _ in files]), np.array([own for _, own in files])
+            )
+            for files in (self.train, self.test)
+        )
+        return train, test
+
 
 def _classes(folder: Path) -> tuple[str, ...]:
     names = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
@@ -71,7 +78,7 @@ def _images(root: Path, part: str, classes: tuple[str, ...]) -> Files:
     return tuple(found)
 
 
-def _held_out(files: Files) -> tuple[Files, Files]:
+def held_out_files(files: Files) -> tuple[Files, Files]:
     """A training and a test set of one folder: of each class the 20 % whose paths have the lowest SHA-256."""
     test: set[str] = set()
     for label in {label for _, label in files}:
@@ -96,7 +103,7 @@ def list_folder(config: Mapping[str, Any], root: Path) -> Listing:
         if there := [name for name in TEST_FOLDERS if (root / name).is_dir()]:
             raise DataError(f"{root}: has {there[0]}/ but no train/")
         classes = _classes(root)
-        train, test = _held_out(_images(root, "", classes))
+        train, test = held_out_files(_images(root, "", classes))
     else:
         classes = _classes(root / "train")
         train = _images(root, "train", classes)
@@ -105,7 +112,7 @@ def list_folder(config: Mapping[str, Any], root: Path) -> Listing:
                 raise DataError(f"{root / part}: no such class in train/: {', '.join(unknown)}")
             test = _images(root, part, classes)
         else:
-            train, test = _held_out(train)
+            train, test = held_out_files(train)
     if not train or not test:
         raise DataError(f"{root}: {len(train)} images to train on and {len(test)} to test on ({', '.join(SUFFIXES)})")
     return Listing(root, classes, train, test)
@@ -148,79 +155,4 @@ def list_tiny_imagenet(config: Mapping[str, Any], root: Path) -> Listing:
     return Listing(root, names, _images(root, "train", ids), tuple(sorted(test)))
 
 
-def read_image(path: Path, channels: int, size: int) -> NDArray[np.uint8]:
-    """One image, its shorter side scaled to ``size`` (bilinear, antialiased), the middle cut out.
-
-    Args:
-        path: Of any format that Pillow reads.
-        channels: 3 for RGB, 1 for grey.
-        size: Pixels.
-
-    Returns:
-        `(C, size, size)`.
-
-    Raises:
-        DataError: It cannot be decoded.
-    """
-    try:
-        with Image.open(path) as file:
-            image = file.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as an image ({error}); repair or remove it") from error
-    if image.size != (size, size):
-        shorter = min(image.size)
-        width, height = (max(size, round(side * size / shorter)) for side in image.size)
-        left, top = (width - size) // 2, (height - size) // 2
-        image = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
-    return np.asarray(image).reshape(size, size, channels).transpose(2, 0, 1)
-
-
-def _pixels(root: Path, files: Files, channels: int, size: int) -> Labelled:
-    images = np.empty((len(files), channels, size, size), np.uint8)
-
-    def fill(position: int) -> None:
-        images[position] = read_image(root / files[position][0], channels, size)
-
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter's lock
-        for _ in pool.map(fill, range(len(files))):
-            pass
-    return Labelled(images, np.array([label for _, label in files], dtype=np.int64))
-
-
-def memory() -> int:
-    """Bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def check_memory(counts: Iterable[int], channels: int, size: int) -> None:
-    """Refuses images that would not fit: they are decoded once and held, and splitting them takes a second copy.
-
-    Args:
-        counts: Images in each part.
-        channels: Of each image.
-        size: Its height and width in pixels.
-
-    Raises:
-        DataError: They take more than 0.4 of the machine's memory.
-    """
-    needed, limit = sum(counts) * channels * size * size, 0.4 * memory()
-    if needed > limit:
-        fitting = int(size * (limit / needed) ** 0.5)
-        raise DataError(f"dataset.image_size={size}: {sum(counts):,} images take {needed / 1e9:.1f} GB in memory, "
-                        f"this machine can hold {limit / 1e9:.1f} GB; dataset.image_size={fitting} fits")  # fmt: skip
-
-
-LISTERS = {"imagefolder": list_folder, "tiny_imagenet": list_tiny_imagenet}
-
-
-def read_folder(config: Mapping[str, Any], folder: Path | None) -> TrainTest:
-    """The images of a listed folder, decoded into memory.
-
-    Raises:
-        DataError: An image is damaged, the folder is not as expected, or it does not fit into memory.
-    """
-    assert folder is not None
-    listing = LISTERS[config["reader"]](config, folder)
-    channels, size = config["channels"], config["image_size"]
-    check_memory(listing.sizes.values(), channels, size)
-    return _pixels(folder, listing.train, channels, size), _pixels(folder, listing.test, channels, size)
+LISTERS = {"imagefolder": list_folder, "imagenet": list_folder, "tiny_imagenet": list_tiny_imagenet}

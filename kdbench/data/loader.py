@@ -1,4 +1,4 @@
-"""Batches of a split held in memory; where a training loader stands is a function of the global step."""
+"""Batches of a split; where a training loader stands is a function of the global step."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from kdbench.data.catalog import steps_per_epoch
 from kdbench.data.counter import fold, sample_keys, shuffled
 from kdbench.data.load import ImageSplit
 from kdbench.data.mixing import Mixing, mix_batch
+from kdbench.data.stream import Stream
 from kdbench.data.views import View, apply_views
 
 _SECOND, _MIX = 1000, 1001  # streams of a sample's key, beyond those of all views
@@ -23,6 +24,14 @@ _SECOND, _MIX = 1000, 1001  # streams of a sample's key, beyond those of all vie
 def _pixels(images: Tensor, memory_format: torch.memory_format) -> Tensor:
     """uint8 to float32 in [0, 1]."""
     return images.to(torch.float32, memory_format=memory_format).div_(255)
+
+
+def _images_at(images: Tensor | Stream, positions: Tensor, looks: Sequence[Tensor] = ()) -> list[Tensor]:
+    """Images before their views: one batch for each look where photos are cropped, else one for all looks."""
+    if isinstance(images, Stream):
+        return [batch.to(positions.device) for batch in images.take(positions, looks)]
+    # Channels last, as they lie in memory, index_select copies whole images; an indexing expression copies pixels.
+    return [images.permute(0, 2, 3, 1).index_select(0, positions).permute(0, 3, 1, 2)]
 
 
 class TrainLoader:
@@ -45,6 +54,7 @@ class TrainLoader:
         cycle: Views of each sample, shown in turn; ``None`` for a fresh one in every epoch.
         memory_format: Layout of the inputs.
         device: Where the split is kept and batches are made.
+        workers: Processes that decode photos which are not in memory; 0 decodes them in this one.
 
     Attributes:
         two_views: As given.
@@ -68,8 +78,10 @@ class TrainLoader:
         cycle: int | None = None,
         memory_format: torch.memory_format = torch.contiguous_format,
         device: torch.device | str = "cpu",
+        workers: int = 0,
     ) -> None:
         self.seconds = 0.0
+        self._workers = workers
         self._split = split.to(device)
         self._batch_size = batch_size
         self._views = tuple(views)
@@ -105,20 +117,34 @@ class TrainLoader:
         self._step = (epoch + 1) * len(self)
         started = perf_counter()
         order = shuffled(self._order_seed, epoch, self._split.index)
-        for number in range(offset, len(self)):
-            positions = order[number * self._batch_size : (number + 1) * self._batch_size]
-            batch = self._mixed(self.at(positions, epoch), positions, epoch)
+        size = self._batch_size
+        chosen = [order[number * size : (number + 1) * size] for number in range(offset, len(self))]
+        for positions, images in zip(chosen, self._fetched(chosen, epoch), strict=True):
+            batch = self._mixed(self._batch(images, positions, epoch), positions, epoch)
             self.seconds += perf_counter() - started
             yield batch
             started = perf_counter()
 
+    def _fetched(self, chosen: Sequence[Tensor], epoch: int) -> Iterator[list[Tensor]]:
+        images = self._split.images
+        if not isinstance(images, Stream):
+            return (_images_at(images, positions) for positions in chosen)
+        asked = (images.request(positions, self._looks(positions, epoch)) for positions in chosen)
+        return images.fetch(asked, workers=self._workers, device=self._split.index.device)
+
     def at(self, positions: Tensor, epoch: int) -> Batch:
         """The samples at these positions of the split, as they look in ``epoch``, not mixed with others."""
-        # Channels last, as they lie in memory, index_select copies whole images; an indexing expression copies pixels.
-        images = self._split.images.permute(0, 2, 3, 1).index_select(0, positions).permute(0, 3, 1, 2)
+        return self._batch(_images_at(self._split.images, positions, self._looks(positions, epoch)), positions, epoch)
+
+    def _looks(self, positions: Tensor, epoch: int) -> list[Tensor]:
         keys = self._keys(epoch)[positions]
-        looks = [keys, fold(keys, _SECOND)] if self.two_views else [keys]
-        views = [_pixels(apply_views(self._views, images, look), self._memory_format) for look in looks]
+        return [keys, fold(keys, _SECOND)] if self.two_views else [keys]
+
+    def _batch(self, images: Sequence[Tensor], positions: Tensor, epoch: int) -> Batch:
+        looks = self._looks(positions, epoch)
+        each = images if len(images) == len(looks) else [*images] * len(looks)
+        pairs = zip(each, looks, strict=True)
+        views = [_pixels(apply_views(self._views, batch, look), self._memory_format) for batch, look in pairs]
         second = views[1] if self.two_views else None
         return Batch(views[0], self._split.labels[positions], self._split.index[positions], second)
 
@@ -141,6 +167,7 @@ class EvalLoader:
         batch_size: Samples per batch; the last may have fewer.
         memory_format: Layout of the inputs.
         device: Where the split is kept and batches are made.
+        workers: Processes that decode photos which are not in memory; 0 decodes them in this one.
     """
 
     def __init__(
@@ -150,7 +177,9 @@ class EvalLoader:
         *,
         memory_format: torch.memory_format = torch.contiguous_format,
         device: torch.device | str = "cpu",
+        workers: int = 0,
     ) -> None:
+        self._workers = workers
         self._split = split.to(device)
         self._batch_size = batch_size
         self._memory_format = memory_format
@@ -160,10 +189,23 @@ class EvalLoader:
         return math.ceil(len(self._split) / self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self._split), self._batch_size):
-            yield self.at(slice(start, start + self._batch_size))
+        split, size = self._split, self._batch_size
+        ranges = [slice(start, min(start + size, len(split))) for start in range(0, len(split), size)]
+        if not isinstance(split.images, Stream):
+            yield from map(self.at, ranges)
+            return
+        asked = (split.images.request(torch.arange(part.start, part.stop), ()) for part in ranges)
+        fetched = split.images.fetch(asked, workers=self._workers, device=split.index.device)
+        for part, (images,) in zip(ranges, fetched, strict=True):
+            yield self._batch(images, part)
 
     def at(self, positions: slice | Tensor) -> Batch:
         """The samples at these positions of the split."""
-        inputs = _pixels(self._split.images[positions], self._memory_format)
-        return Batch(inputs, self._split.labels[positions], self._split.index[positions])
+        images = self._split.images
+        if isinstance(images, Stream):
+            chosen = torch.arange(len(self._split), device=self._split.index.device)[positions]
+            return self._batch(_images_at(images, chosen)[0], positions)
+        return self._batch(images[positions], positions)
+
+    def _batch(self, images: Tensor, positions: slice | Tensor) -> Batch:
+        return Batch(_pixels(images, self._memory_format), self._split.labels[positions], self._split.index[positions])

@@ -11,6 +11,7 @@ import torch
 from kdbench.core.errors import ConfigError
 from kdbench.data.load import DataSplits, ImageSplit
 from kdbench.data.splits import choose
+from kdbench.data.stream import Stream
 
 
 def under_budget(data: DataSplits, budget: Mapping[str, Any], *, split_seed: int) -> DataSplits:
@@ -42,6 +43,10 @@ def under_budget(data: DataSplits, budget: Mapping[str, Any], *, split_seed: int
     labels[train.index[chosen]] = train.labels[chosen]
     spec = replace(data.spec, labels=labels, train_size=count)
     if budget["unqueried"] == "drop":
-        images = train.images[chosen].contiguous(memory_format=torch.channels_last)
-        train = ImageSplit(images, train.labels[chosen], train.index[chosen])
+        images = train.images
+        if isinstance(images, Stream):
+            part = images.chosen(chosen.numpy())
+        else:
+            part = images[chosen].contiguous(memory_format=torch.channels_last)
+        train = ImageSplit(part, train.labels[chosen], train.index[chosen])
     return replace(data, spec=spec, train=train)

@@ -59,6 +59,8 @@ class Source:
         system: Places where the operating system's packages put the files of the first layout.
         hint: Another way to get them, for the error line.
         any_folder: There is no usual place: the user must name a folder.
+        photos: Images of any size, decoded one by one (:mod:`kdbench.data.albums`).
+        hub: A library keeps them in a cache of its own, unless the user names a folder.
     """
 
     layouts: tuple[Layout, ...] = ()
@@ -66,6 +68,8 @@ class Source:
     system: tuple[str, ...] = ()
     hint: str = ""
     any_folder: bool = False
+    photos: bool = False
+    hub: bool = False
 
 
 def _layout(folders: tuple[str, ...], *files: str, **md5: str) -> Layout:
@@ -91,7 +95,14 @@ _SVHN = "http://ufldl.stanford.edu/housenumbers"
 SOURCES: Mapping[str, Source] = {
     "digits": Source(),
     "fake": Source(),
-    "imagefolder": Source(any_folder=True),
+    "imagefolder": Source(any_folder=True, photos=True),
+    "hf": Source(hub=True, photos=True),
+    "imagenet": Source(
+        layouts=(_layout(("imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC"), "train", "val"),),
+        hint="ask for the archives at image-net.org and unpack them to train/SYNSET/ and val/SYNSET/, as "
+        "torchvision.datasets.ImageNet does",
+        photos=True,
+    ),
     "fashion_mnist": Source(
         layouts=(
             Layout(FASHION_FILES, ("FashionMNIST/raw", "fashion_mnist"), {}, gzipped=True),  # often compressed anew
@@ -173,5 +184,6 @@ SOURCES: Mapping[str, Source] = {
             ),
         ),
         archives=(Archive(("http://cs231n.stanford.edu/tiny-imagenet-200.zip",), "90528d7ca1a48142e341f4ef8d21d0de"),),
+        photos=True,
     ),
 }

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdbench.core.errors import ConfigError
+from kdbench.core.recipe import canonical
+from kdbench.data.albums import ALBUMS, SOURCE_KEYS
 from kdbench.data.catalog import config_problems, locate
 from kdbench.data.cifar import read_cifar
 from kdbench.data.fashion_mnist import read_fashion_mnist
-from kdbench.data.folders import LISTERS
 from kdbench.data.labelled import TrainTest, checksum
 from kdbench.data.stl10 import read_stl10
 from kdbench.data.svhn import read_svhn
@@ -30,8 +32,8 @@ class Survey(NamedTuple):
 
     Attributes:
         sizes: Images in each part.
-        checksum: SHA-256 of pixels and classes; of a folder, of its manifest.
-        class_names: Known for folders; else empty.
+        checksum: SHA-256 of pixels and classes; of photos, of their manifest.
+        class_names: Known for photos; else empty.
     """
 
     sizes: dict[str, int]
@@ -39,17 +41,26 @@ class Survey(NamedTuple):
     class_names: tuple[str, ...]
 
 
-@lru_cache(maxsize=16)
-def survey(reader: str, folder: Path, test_folder: str | None) -> Survey:
-    """Reads, or for a folder of images lists, a dataset; once per process, for all jobs of a sweep.
+def survey(config: Mapping[str, Any], folder: Path | None) -> Survey:
+    """Reads, or of photos lists, a dataset; once per process, for all jobs of a sweep.
+
+    Args:
+        config: The dataset's.
+        folder: Of its files; ``None`` for what a library keeps.
 
     Raises:
         DataError: Files are damaged.
     """
-    config = {"reader": reader, "test_folder": test_folder}
-    if reader in LISTERS:
-        listing = LISTERS[reader](config, folder)
-        return Survey(listing.sizes, listing.manifest(), listing.classes)
+    return read_survey(canonical({key: config.get(key) for key in SOURCE_KEYS}), folder)
+
+
+@lru_cache(maxsize=16)
+def read_survey(text: str, folder: Path | None) -> Survey:
+    """:func:`survey` of the keys that choose files, as JSON."""
+    config = json.loads(text)
+    if (reader := config["reader"]) in ALBUMS:
+        album = ALBUMS[reader](config, folder)
+        return Survey(album.sizes, album.manifest(), album.classes)
     parts = COUNTED[reader](config, folder)
     return Survey({"train": len(parts[0].labels), "test": len(parts[1].labels)}, checksum(parts), ())
 
@@ -70,10 +81,8 @@ def complete(config: Mapping[str, Any], data_dir: Path) -> dict[str, Any]:
     if problems := list(config_problems(config)):
         raise ConfigError(problems)
     wanted = [key for key in ("sizes", "checksum", "num_classes") if config[key] is None]
-    if not wanted or config["reader"] not in {*COUNTED, *LISTERS}:
+    if not wanted or config["reader"] not in {*COUNTED, *ALBUMS}:
         return dict(config)
-    folder = locate(config["reader"], config["root"], data_dir)
-    assert folder is not None
-    found = survey(config["reader"], folder, config.get("test_folder"))
+    found = survey(config, locate(config["reader"], config["root"], data_dir))
     values = {"sizes": found.sizes, "checksum": found.checksum, "num_classes": len(found.class_names) or None}
     return {**config, **{key: values[key] for key in wanted}}

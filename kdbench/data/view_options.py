@@ -18,8 +18,10 @@ VIEW_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "trivialaugment": ("bins",),
     "erasing": ("prob", "area", "aspect", "fill"),
 }
+# Made where photos are decoded, before all views.
+DECODE_OPTIONS: Mapping[str, tuple[str, ...]] = {"resized_crop": ("area", "aspect")}
 MIX_OPTIONS: Mapping[str, tuple[str, ...]] = {"mixup": ("alpha", "prob"), "cutmix": ("alpha", "prob")}
-OPTIONS: Mapping[str, tuple[str, ...]] = {"none": (), **VIEW_OPTIONS, **MIX_OPTIONS}
+OPTIONS: Mapping[str, tuple[str, ...]] = {"none": (), **DECODE_OPTIONS, **VIEW_OPTIONS, **MIX_OPTIONS}
 FILLS = ("noise", "black")
 
 _MOST = float("inf")

@@ -265,3 +265,15 @@ def test_equal_networks_of_one_seed_cannot_learn_together(outputs: Path) -> None
 
     assert problems("teacher.train=random")[0].endswith("use another teacher.seed")
     assert problems("teacher.train=random", "teacher.seed=1") == problems() == []
+
+
+def test_published_weights_are_part_of_the_identity() -> None:
+    def digest(identity: str | None) -> str:
+        builder = ChainBuilder(Store(Path("nowhere")), lambda *_: 1000, lambda _: identity)
+        (job,) = make_jobs(COMPOSER, ["teacher=timm/resnet18", "teacher.pretrained=true"])
+        recipe = builder.build(job).links[0].recipe
+        assert recipe.network["init"] == (identity and {"published": identity})
+        assert recipe.network["train"] == "full", "other classes than the data"
+        return recipe.digest
+
+    assert len({digest("timm/resnet18.a1_in1k"), digest("timm/resnet18.b"), digest(None)}) == 3

@@ -3,13 +3,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from kdbench.core.errors import DataError
-from kdbench.data import folders
-from kdbench.data.folders import Listing, check_memory, list_folder, list_tiny_imagenet, read_folder, read_image
+from kdbench.data import photos
+from kdbench.data.folders import Listing, list_folder, list_tiny_imagenet
+from kdbench.data.load import load_data
+from kdbench.data.photos import FilePhotos, check_memory, fitted
+from kdbench.data.stream import Stream
 
 ANY = {"test_folder": None}
+
+
+def read_image(path: Path, channels: int, size: int) -> np.ndarray:
+    photo = FilePhotos(path.parent, np.array([path.name.encode()]), np.array([0]))
+    return fitted(photo.open(0, "L" if channels == 1 else "RGB"), size).transpose(2, 0, 1)
 
 
 def labels_of(listing: Listing, part: str) -> list[int]:
@@ -125,30 +134,31 @@ def test_a_damaged_image_is_an_error_naming_it(keep: int, tmp_path: Path) -> Non
         read_image(path, 3, 8)
 
 
-def test_pixels_lie_in_the_order_of_their_labels(tmp_path: Path, write_images: Any) -> None:
+def test_pixels_lie_in_the_order_of_their_labels(tmp_path: Path, write_images: Any, config_of: Any) -> None:
     write_images(tmp_path, "a", "b", "c")
-    train, test = read_folder({"reader": "imagefolder", "channels": 3, "image_size": 4, **ANY}, tmp_path)
-    for part in (train, test):
+    data = load_data(config_of("imagefolder", root=str(tmp_path), image_size=4), tmp_path)
+    for part in (data.train, data.test):
         assert part.images.shape[1:] == (3, 4, 4)
-        assert np.array_equal(part.images[:, 0, 0, 0], 60 * part.labels)
+        assert torch.equal(part.images[:, 0, 0, 0].long(), 60 * part.labels)
 
 
 def test_images_that_do_not_fit_are_refused_before_they_are_decoded(
-    tmp_path: Path, write_images: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, write_images: Any, config_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_images(tmp_path, "a", "b")
-    monkeypatch.setattr(folders, "memory", lambda: 20 * 3 * 64**2 * 10 // 4)
-    config = {"reader": "imagefolder", "channels": 3, "image_size": 64, **ANY}
-    assert len(read_folder(config, tmp_path)[0].labels) == 16
-    monkeypatch.setattr(folders, "read_image", None)
-    with pytest.raises(DataError, match=r"dataset\.image_size=65: 20 images .*; dataset\.image_size=6\d fits"):
-        read_folder({**config, "image_size": 65}, tmp_path)
+    monkeypatch.setattr(photos, "memory", lambda: 20 * 3 * 64**2 * 10 // 4)
+    keys = {"root": str(tmp_path), "mean": [0.5] * 3, "std": [0.5] * 3}
+    assert len(load_data(config_of("imagefolder", image_size=64, in_memory=True, **keys), tmp_path).test) == 4
+    monkeypatch.setattr(FilePhotos, "open", None)
+    assert isinstance(load_data(config_of("imagefolder", image_size=65, **keys), tmp_path).train.images, Stream)
+    with pytest.raises(DataError, match=r"dataset\.image_size=65: 20 images .*; .* dataset\.image_size=6\d fits"):
+        load_data(config_of("imagefolder", image_size=65, in_memory=True, **keys), tmp_path)
 
 
 def test_the_size_that_is_proposed_fits() -> None:
     with pytest.raises(DataError) as error:
-        check_memory([10**9], 3, 224)
-    check_memory([10**9], 3, int(str(error.value).rsplit("image_size=", 1)[1].split()[0]))
+        check_memory(10**9, 3, 224)
+    check_memory(10**9, 3, int(str(error.value).rsplit("image_size=", 1)[1].split()[0]))
 
 
 def write_tiny(root: Path, write_images: Any) -> None:

@@ -7,7 +7,7 @@ import torch
 from kdbench.core.errors import ConfigError, DataError
 from kdbench.data.catalog import describe
 from kdbench.data.load import load_data
-from kdbench.data.survey import complete, survey
+from kdbench.data.survey import complete, read_survey
 
 
 def test_digits_splits_are_disjoint_and_complete(config_of, tmp_path):
@@ -183,6 +183,6 @@ def test_a_folder_that_changed_since_the_plan_is_refused(config_of, tmp_path, wr
     write_images(tmp_path, "cat", "dog")
     planned = complete(config_of("imagefolder", root=str(tmp_path), image_size=4), tmp_path)
     (tmp_path / "cat" / "000.png").rename(tmp_path / "cat" / "new.png")
-    survey.cache_clear()  # as in another process
+    read_survey.cache_clear()  # as in another process
     with pytest.raises(DataError, match=r"other data than dataset\.checksum"):
         load_data(planned, tmp_path)

@@ -15,6 +15,7 @@ from torch import nn
 from kdbench.core.errors import ConfigError
 from kdbench.models import create_network, describe_taps, known_heads
 from kdbench.models._pretrained import require_hub, require_url
+from kdbench.models.pretrained import pretrained_identity
 
 TIMM_SMALL, TORCHVISION_SMALL = "mobilenetv3_small_050", "shufflenet_v2_x0_5"
 
@@ -258,3 +259,15 @@ def test_a_host_that_answers_anything_counts_as_reached(monkeypatch):
 def test_every_inplace_activation_of_a_library_is_switched_off(make_data):
     network = _create(_torchvision("resnet18"), make_data())
     assert not any(module.inplace for module in network.modules() if isinstance(module, nn.ReLU))
+
+
+def test_identity_of_published_weights_names_the_very_ones():
+    assert pretrained_identity(_timm("resnet18", pretrained=True)) == pretrained_identity(
+        _timm(f"resnet18.{timm.models.get_pretrained_cfg('resnet18').tag}", pretrained=True)
+    )
+    default, old = (
+        pretrained_identity(_torchvision("resnet50", weights=name)) for name in ("DEFAULT", "IMAGENET1K_V1")
+    )
+    assert default == pretrained_identity(_torchvision("resnet50", weights="IMAGENET1K_V2")) != old
+    assert pretrained_identity(_timm("resnet18")) is pretrained_identity(_torchvision("resnet50")) is None
+    assert pretrained_identity(_torchvision("resnet50", weights="NONE")) is None
