@@ -7,6 +7,7 @@ import pytest
 
 from kdbench.core.errors import ConfigError, DataError
 from kdbench.data import catalog
+from kdbench.data.albums import ALBUMS
 from kdbench.data.arrays import READERS
 from kdbench.data.catalog import KEYS, describe, locate
 from kdbench.data.mixing import MIXES
@@ -21,7 +22,7 @@ def test_catalog_leaves_torch_unimported():
 
 
 def test_catalog_names_what_is_built():
-    assert set(SOURCES) == set(READERS)
+    assert set(SOURCES) == {*READERS, *ALBUMS}
     assert list(VIEW_OPTIONS) == list(VIEWS)
     assert list(MIX_OPTIONS) == list(MIXES)
 
