@@ -6,20 +6,21 @@ import multiprocessing
 import resource
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
-from benchmarks.pairs import TINY, Noted, Pair, make_settings, with_teacher
+from benchmarks.pairs import TINY, Noted, Pair, chain_of, make_settings
 from benchmarks.result import Row, Threshold
 
 PAIR, STEPS = Pair("resnet32x4", "resnet8x4", 64), 3
 ONE = "one process, peak"
 
 
-def _train(connection: Connection, outputs: Path, pair: Pair, images: int, threads: int) -> None:
+def _train(connection: Connection, link: int, outputs: Path, pair: Pair, images: int, threads: int) -> None:
     import kdbench.core.lean  # noqa: F401
     from kdbench.runner import Trainer
 
-    trainer = Trainer(make_settings(outputs, threads))
-    trainer.make(with_teacher(pair, trainer, steps=STEPS, images=images), Noted())
+    recipe = chain_of(pair, outputs, steps=STEPS, images=images)[link]
+    Trainer(make_settings(outputs, threads)).make(recipe, Noted())
     connection.send((_private(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**20))
 
 
@@ -29,12 +30,12 @@ def _private() -> float:
     return sum(int(row.split()[1]) for row in rows if row.startswith("Private_")) / 1024
 
 
-def _measured(outputs: Path, pair: Pair, images: int, threads: int) -> tuple[float, float]:
+def _measured(*what: Any) -> tuple[float, float]:
     """MiB at the end that are its own, and MiB resident at the peak, of a training in a fresh worker."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["kdbench.core.lean", "kdbench.runner"])
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(theirs, outputs, pair, images, threads))
+    process = context.Process(target=_train, args=(theirs, *what))
     process.start()
     theirs.close()
     found = ours.recv()
@@ -45,7 +46,10 @@ def _measured(outputs: Path, pair: Pair, images: int, threads: int) -> tuple[flo
 def run(outputs: Path, *, quick: bool, threads: int) -> list[Row]:
     """MiB of a training, and what a worker of a sweep holds beyond the libraries that all of them share."""
     pair, images, rounds = (TINY[0], 512, 1) if quick else (PAIR, 50_000, 3)
-    found = [_measured(outputs / str(number), pair, images, threads) for number in range(rounds)]
+    found = []
+    for number in range(rounds):
+        _, student = (_measured(link, outputs / str(number), pair, images, threads) for link in (0, 1))
+        found.append(student)
     own, peak = zip(*found, strict=True)
     return [Row(str(pair), ONE, peak, "MiB"), Row(str(pair), "a worker more, own memory", own, "MiB own")]
 

@@ -22,6 +22,7 @@ from kdbench.cache.recalls import make_recalls
 from kdbench.cache.teacher import Source, TeacherCache
 from kdbench.config.build import LAYOUTS, Builder, UnsuitableError
 from kdbench.core.errors import ConfigError, TrainingError, nearest
+from kdbench.core.heap import keep_freed_memory
 from kdbench.core.recipe import Recipe, digest_of
 from kdbench.core.signals import raise_if_stopped
 from kdbench.data.load import DataSplits, ImageSplit
@@ -83,6 +84,7 @@ class Trainer:
         self.builder = builder_of(settings)
         self.device = device_of(settings, rank)
         torch.set_num_threads(settings.threads)
+        keep_freed_memory()
         self._conditions = {"threads": settings.threads, "torch": str(torch.__version__), "device": self.device.type}
         self._cache = TeacherCache(OutputCache(settings.outputs / "cache"), on_disk=settings.cache,
                                    check=settings.cache_check, conditions=self._conditions)  # fmt: skip

@@ -19,6 +19,8 @@ from kdbench.data.labelled import Labelled, TrainTest
 from kdbench.data.splits import choose
 from kdbench.data.survey import COUNTED
 
+_BLOCK = 1024  # images made at a time: eight bytes are needed for each one drawn
+
 
 def read_digits(config: Mapping[str, Any], folder: Path | None = None) -> TrainTest:
     """The 1,797 digits that come with kdbench, pixels stretched from 0..16 to 0..255.
@@ -49,15 +51,21 @@ def make_fake(config: Mapping[str, Any], folder: Path | None = None) -> TrainTes
     parts = []
     for part in ("train", "test"):
         labels = np.arange(config["sizes"][part], dtype=np.int64) % classes
-        noise = _random_bytes(part, len(labels), channels * size * size).reshape(len(labels), channels, size, size)
-        mixed = (prototypes[labels].astype(np.uint16) + noise) // 2
-        parts.append(Labelled(mixed.astype(np.uint8), labels))
+        images = _random_bytes(part, len(labels), channels * size * size).reshape(len(labels), channels, size, size)
+        for start in range(0, len(labels), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            images[block] = (prototypes[labels[block]].astype(np.uint16) + images[block]) // 2
+        parts.append(Labelled(images, labels))
     return parts[0], parts[1]
 
 
 def _random_bytes(stream: str, rows: int, columns: int) -> NDArray[np.uint8]:
+    found = np.empty((rows, columns), np.uint8)
     keys = sample_keys(derive_seed(0, "fake", stream), 0, torch.arange(rows))
-    return draw(fold(keys[:, None], torch.arange(columns)), 0, 256).to(torch.uint8).numpy()
+    for start in range(0, rows, _BLOCK):
+        block = fold(keys[start : start + _BLOCK, None], torch.arange(columns))
+        found[start : start + _BLOCK] = draw(block, 0, 256).numpy()
+    return found
 
 
 Reader = Callable[[Mapping[str, Any], Path | None], TrainTest]

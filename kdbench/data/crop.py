@@ -14,22 +14,32 @@ from torch.nn.functional import pad
 from kdbench.data.counter import draw, fold, uniform
 
 
-def _windows(images: Tensor, number: Tensor, top: Tensor, left: Tensor, H: int, W: int) -> Tensor:
-    """For each ``number`` the `(H, W)` part of that image with its corner at (``top``, ``left``), in the same layout.
+def _windows(images: Tensor, top: Tensor, left: Tensor, H: int, W: int) -> Tensor:
+    """Of each image the `(H, W)` part with its corner at (``top``, ``left``), in the same layout.
 
     Every row of a window lies in one piece in memory: all are fetched by one selection from the overlapping windows on
     the flat storage, several times as fast as a gather of single pixels.
     """
-    B, C = len(number), images.shape[1]
+    B, C = images.shape[:2]
     if C > 1 and images.is_contiguous(memory_format=torch.channels_last):
         rows = images.permute(0, 2, 3, 1).flatten(2)[:, None]
-        return _windows(rows, number, top, left * C, H, W * C).reshape(B, H, W, C).permute(0, 3, 1, 2)
+        return _windows(rows, top, left * C, H, W * C).reshape(B, H, W, C).permute(0, 3, 1, 2)
     images = images.contiguous()
-    plane = number[:, None] * C + torch.arange(C, device=number.device)
-    row = (plane * images.shape[2] + top[:, None])[..., None] + torch.arange(H, device=number.device)
+    plane = torch.arange(B * C, device=top.device).view(B, C)
+    row = (plane * images.shape[2] + top[:, None])[..., None] + torch.arange(H, device=top.device)
     start = row * images.shape[3] + left[:, None, None]
     flat = images.as_strided((images.numel() - W + 1, W), (1, 1))
     return flat.index_select(0, start.flatten()).reshape(B, C, H, W)
+
+
+def _mirrored(images: Tensor, which: Tensor) -> Tensor:
+    """Those of ``which``, `(B,)` of 0 and 1, left to right: whole images are chosen, much faster than pixels."""
+    B, C, H, W = images.shape
+    number = torch.arange(B, device=which.device) + B * which
+    if C > 1 and images.is_contiguous(memory_format=torch.channels_last):
+        rows = images.permute(0, 2, 3, 1)
+        return torch.cat([rows, rows.flip(2)]).index_select(0, number).permute(0, 3, 1, 2)
+    return torch.cat([images, images.flip(3)]).index_select(0, number)
 
 
 class Crop:
@@ -50,9 +60,11 @@ class Crop:
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         """See :class:`kdbench.data.views.View`."""
-        B, _, H, W = images.shape
         top, left = draw(keys[:, None], torch.arange(2, device=keys.device), 2 * self.padding + 1).unbind(1)
-        return _windows(pad(images, [self.padding] * 4), torch.arange(B, device=keys.device), top, left, H, W)
+        return self._crop(images, top, left)
+
+    def _crop(self, images: Tensor, top: Tensor, left: Tensor) -> Tensor:
+        return _windows(pad(images, [self.padding] * 4), top, left, *images.shape[2:])
 
 
 class CropFlip(Crop):
@@ -62,12 +74,9 @@ class CropFlip(Crop):
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         """See :class:`kdbench.data.views.View`."""
-        B, _, H, W = images.shape
         offsets = 2 * self.padding + 1
         top, left, mirrored = draw(keys[:, None], *torch.tensor([[0, 1, 2], [offsets, offsets, 2]]).to(keys)).unbind(1)
-        both = pad(torch.cat([images, images.flip(3)]), [self.padding] * 4)
-        number = torch.arange(B, device=keys.device) + B * mirrored
-        return _windows(both, number, top, left + mirrored * (2 * self.padding - 2 * left), H, W)
+        return _mirrored(self._crop(images, top, left), mirrored)
 
 
 class Flip:
@@ -84,8 +93,7 @@ class Flip:
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         """See :class:`kdbench.data.views.View`."""
-        mirrored = uniform(keys, 0) < self.prob
-        return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        return _mirrored(images, (uniform(keys, 0) < self.prob).long())
 
 
 class ResizedCrop:
