@@ -12,7 +12,7 @@ import torch
 from benchmarks.loops import Loop, bare_loop, repdistiller_loop, takd_loop
 from benchmarks.pairs import PAIRS, TINY, Pair, make_settings, with_teacher
 from benchmarks.result import Row, Threshold
-from benchmarks.step import REPDISTILLER, TAKD, WARM, Measure, measured, of_kdbench, of_loop, parts_of
+from benchmarks.step import REPDISTILLER, TAKD, WARM, Measure, enough_steps, measured, of_kdbench, of_loop, parts_of
 from kdbench.runner import Trainer
 
 LIMIT, LIMIT_HALF = "bare loop, logits ready, channels_last", "bare loop, logits ready, channels_last, bf16"
@@ -40,10 +40,12 @@ def _measures(pair: Pair, trainer: Trainer, steps: int) -> Mapping[str, Measure]
 
 def run(outputs: Path, *, quick: bool, threads: int) -> list[Row]:
     """Milliseconds per step; the pass that fills the cache, once for all students and seeds, is not counted."""
-    steps, rounds = (4, 2) if quick else (60, 5)
-    trainer = Trainer(make_settings(outputs, threads, cache=True))
-    return [row for pair in (TINY if quick else PAIRS)
-            for row in measured(_measures(pair, trainer, steps), steps, rounds, str(pair))]  # fmt: skip
+    trainer, rounds = Trainer(make_settings(outputs, threads, cache=True)), 2 if quick else 7
+    rows = []
+    for pair in TINY if quick else PAIRS:
+        steps = 4 if quick else 2 * enough_steps(pair, trainer)
+        rows += measured(_measures(pair, trainer, steps), steps, rounds, str(pair))
+    return rows
 
 
 _PLAIN, _WIDE = str(PAIRS[0]), str(PAIRS[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,15 @@ def _train(connection: Connection, link: int, outputs: Path, pair: Pair, images:
     from kdbench.runner import Trainer
 
     recipe = chain_of(pair, outputs, steps=STEPS, images=images)[link]
-    Trainer(make_settings(outputs, threads)).make(recipe, Noted())
-    connection.send((_private(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**20))
+    outputs.mkdir(parents=True, exist_ok=True)
+    Trainer(replace(make_settings(outputs, threads), shared=outputs)).make(recipe, Noted())
+    connection.send((_own(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**20))
 
 
-def _private() -> float:
-    """MiB of this process that no other shares: what it would give back if it ended."""
+def _own() -> float:
+    """MiB of this process that no file and no other process holds: what it would give back if it ended."""
     rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return sum(int(row.split()[1]) for row in rows if row.startswith("Private_")) / 1024
+    return sum(int(row.split()[1]) for row in rows if row.startswith("Anonymous:")) / 1024
 
 
 def _measured(*what: Any) -> tuple[float, float]:

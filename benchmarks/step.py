@@ -86,6 +86,12 @@ def measured(measures: Mapping[str, Measure], steps: int, rounds: int, group: st
     return [Row(group, name, values, "ms/step") for name, values in found.items()]
 
 
+def enough_steps(pair: Pair, trainer: Trainer) -> int:
+    """So many that the bare loop takes three seconds for them; six at least."""
+    loop = bare_loop(*parts_of(pair, trainer, with_teacher(pair, trainer, steps=8)))
+    return max(6, round(3.0 / of_loop(loop)(3)))
+
+
 def _measures(pair: Pair, trainer: Trainer, steps: int) -> dict[str, Measure]:
     teacher, student, batches = parts_of(pair, trainer, with_teacher(pair, trainer, steps=steps + WARM))
     plain: dict[str, Callable[..., Loop]] = {
@@ -105,10 +111,10 @@ def _measures(pair: Pair, trainer: Trainer, steps: int) -> dict[str, Measure]:
 
 def run(outputs: Path, *, quick: bool, threads: int, pairs: tuple[Pair, ...] | None = None) -> list[Row]:
     """Milliseconds per step of every loop on every pair."""
-    steps, rounds = (4, 2) if quick else (30, 7)
-    trainer = Trainer(make_settings(outputs, threads))
+    trainer, rounds = Trainer(make_settings(outputs, threads)), 2 if quick else 7
     rows = []
     for pair in pairs or (TINY if quick else PAIRS):
+        steps = 4 if quick else enough_steps(pair, trainer)
         rows += measured(_measures(pair, trainer, steps), steps, rounds, str(pair))
     return rows
 

@@ -48,7 +48,7 @@ Measure = Callable[[nn.Module], dict[str, float]]  # the numbers of a network on
 def builder_of(settings: Settings) -> Builder:
     """What builds the networks of a run."""
     return Builder(settings.store, settings.data_dir, roots=settings.roots, in_memory=settings.in_memory,
-                   files=settings.files, trusted=settings.trusted)  # fmt: skip
+                   files=settings.files, trusted=settings.trusted, shared=settings.shared)  # fmt: skip
 
 
 def device_of(settings: Settings, rank: int = 0) -> torch.device:

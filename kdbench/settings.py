@@ -40,6 +40,7 @@ class Settings:
         loggers: Options of each chosen logger.
         evaluations: Options of each chosen evaluation.
         run_dir: This command's own folder.
+        shared: A folder through which the workers of a sweep share a data set in memory; ``None`` outside of one.
         project: Name of the study, for loggers.
         group: Name of the sweep, for loggers.
     """
@@ -65,6 +66,7 @@ class Settings:
     cache_check: int = 32
     loggers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shared: Path | None = None
     project: str = "kdbench"
     group: str = ""
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from kdbench.backends.messages import GRACE, Messenger
@@ -124,7 +126,8 @@ class ProcessBackend:
     """One process per training on this machine; no job can hurt another."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._folder = TemporaryDirectory(prefix="kdbench-data-")
+        self._settings = replace(settings, shared=Path(self._folder.name))
         self._server = Forkserver(settings.threads)
         self._running: list[_Worker] = []
 
@@ -179,7 +182,8 @@ class ProcessBackend:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The walk has ended or stopped every process."""
+        """Forgets what processes shared; the walk has ended or stopped every one."""
+        self._folder.cleanup()
 
 
 def open_backend(settings: Settings, options: Mapping[str, Any]) -> ProcessBackend:

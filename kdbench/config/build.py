@@ -77,13 +77,14 @@ class Builder:
         in_memory: The same of ``dataset.in_memory``.
         files: Checkpoint files by their SHA-256.
         trusted: Packages of the user's, whose classes may be used.
+        shared: See :func:`kdbench.data.load.load_data`.
     """
 
     def __init__(self, store: Store, data_dir: Path, *, roots: Mapping[str, str | None] | None = None,
                  in_memory: Mapping[str, bool | None] | None = None, files: Mapping[str, Path] | None = None,
-                 trusted: Sequence[str] = ()) -> None:  # fmt: skip
+                 trusted: Sequence[str] = (), shared: Path | None = None) -> None:  # fmt: skip
         self.store = store
-        self._data_dir = data_dir
+        self._data_dir, self._shared = data_dir, shared
         self._roots, self._in_memory = roots or {}, in_memory or {}
         self._files = files or {}
         self._trusted = tuple(trusted)
@@ -92,7 +93,7 @@ class Builder:
         """The recipe's dataset, loaded once per process."""
         name = str(recipe.data["name"])
         places = {"root": self._roots.get(name), "in_memory": self._in_memory.get(name)}
-        return load_data({**recipe.data, **places}, self._data_dir)
+        return load_data({**recipe.data, **places}, self._data_dir, self._shared)
 
     def data_taught(self, recipe: Recipe) -> DataSplits:
         """The same as its training sees it, under the budget of its teachers' queries."""

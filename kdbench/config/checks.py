@@ -25,7 +25,7 @@ HOP_KEYS = ("method", "optim", "trainer", "budget", "seed", "select_on")  # may 
 # Keys that may be null, with a value of the kind they take otherwise.
 NULLABLE: dict[str, Any] = {
     "seed": 0, "checkpoint": "FILE", "trainer.limit_train_batches": 1, "trainer.clip": 1.0, "trainer.ema": 0.999,
-    "trainer.threads": 1, "trainer.teacher_precision": "bf16-mixed", "trainer.compile": "default",
+    "method.clip": 1.0, "trainer.threads": 1, "trainer.teacher_precision": "bf16-mixed", "trainer.compile": "default",
     "cache.views": 1, "cache.top_k": 1, "dataset.root": "DIR", "dataset.view_seed": 0, "dataset.train_size": 1,
     "dataset.fraction": 1.0, "dataset.mean": [], "dataset.std": [], "dataset.checksum": "SHA-256",
     "budget.teacher_queries": 1,

@@ -295,6 +295,8 @@ def _recipe(name: str, component: Mapping[str, Any], init: Mapping[str, Any] | N
             method["teaching"] = teaching
         if teachers and (own := budget_of(hop)):
             method["budget"] = own
+        if budget["clip"] is None:
+            budget["clip"] = hop["method"].get("clip")
     return Recipe(
         network={"name": name, "config": dict(component), "init": init, "train": train},
         data=data,

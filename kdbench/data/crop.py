@@ -34,7 +34,7 @@ def _windows(images: Tensor, top: Tensor, left: Tensor, H: int, W: int) -> Tenso
 
 def _mirrored(images: Tensor, which: Tensor) -> Tensor:
     """Those of ``which``, `(B,)` of 0 and 1, left to right: whole images are chosen, much faster than pixels."""
-    B, C, H, W = images.shape
+    B, C = images.shape[:2]
     number = torch.arange(B, device=which.device) + B * which
     if C > 1 and images.is_contiguous(memory_format=torch.channels_last):
         rows = images.permute(0, 2, 3, 1)

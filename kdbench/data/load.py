@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdbench.core.errors import DataError
-from kdbench.core.recipe import canonical
+from kdbench.core.recipe import canonical, digest_of
 from kdbench.core.types import DataSpec
 from kdbench.data.albums import ALBUMS, is_streamed
 from kdbench.data.arrays import READERS, resized
@@ -24,6 +24,7 @@ from kdbench.data.corruption import corrupt
 from kdbench.data.crop import ResizedCrop
 from kdbench.data.labelled import checksum
 from kdbench.data.photos import check_memory, fits
+from kdbench.data.sharing import made_once
 from kdbench.data.splits import choose
 from kdbench.data.stream import Stream
 from kdbench.data.survey import complete, survey
@@ -74,7 +75,7 @@ class DataSplits:
     test: ImageSplit
 
 
-def load_data(config: Mapping[str, Any], data_dir: Path) -> DataSplits:
+def load_data(config: Mapping[str, Any], data_dir: Path, shared: Path | None = None) -> DataSplits:
     """The splits that ``config`` describes.
 
     Args:
@@ -82,6 +83,7 @@ def load_data(config: Mapping[str, Any], data_dir: Path) -> DataSplits:
             whether photos are decoded once and held, or anew in every epoch, with the same pixels; ``None`` holds
             what fits.
         data_dir: ``paths.data``.
+        shared: A folder through which processes of one sweep share images in memory; ``None`` if there are no others.
 
     Returns:
         The very same object for equal configs and folders, so a chain loads its data once.
@@ -94,12 +96,18 @@ def load_data(config: Mapping[str, Any], data_dir: Path) -> DataSplits:
     describe(config)
     folder = locate(config["reader"], config["root"], data_dir)
     identity = {key: value for key, value in config.items() if key not in IDENTITY_EXCLUDES}
-    return _load(canonical(identity), folder, config.get("in_memory"))
+    return _load(canonical(identity), folder, config.get("in_memory"), shared)
 
 
 @lru_cache(maxsize=4)
-def _load(text: str, folder: Path | None, in_memory: bool | None) -> DataSplits:
-    config = json.loads(text)
+def _load(text: str, folder: Path | None, in_memory: bool | None, shared: Path | None) -> DataSplits:
+    make = partial(_made, json.loads(text), folder, in_memory)
+    if shared is None:
+        return make()
+    return made_once(shared / digest_of([text, str(folder), in_memory]), make)
+
+
+def _made(config: Mapping[str, Any], folder: Path | None, in_memory: bool | None) -> DataSplits:
     train, test = _photos(config, folder, in_memory) if config["reader"] in ALBUMS else _pixels(config, folder)
     kept, val = held_out(config)
     in_val = choose(train.labels, val, seed=config["split_seed"], stream="val")

@@ -277,3 +277,12 @@ def test_published_weights_are_part_of_the_identity() -> None:
         return recipe.digest
 
     assert len({digest("timm/resnet18.a1_in1k"), digest("timm/resnet18.b"), digest(None)}) == 3
+
+
+def test_a_method_may_ask_for_a_clip_that_the_trainer_overrules() -> None:
+    def clips(*typed: str) -> list[float | None]:
+        return [link.recipe.budget["clip"] for link in chain("method=ckd", *typed).links]
+
+    assert clips() == [None, 5.0, 5.0]  # only who is taught by it
+    assert clips("trainer.clip=2.0") == [2.0, 2.0, 2.0]
+    assert clips("method.clip=null") == [None, None, None]
