@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdbench.cache.identity import Pass
 from kdbench.cache.packing import Rows, loss_of, pack, unpack_logits, widened
-from kdbench.core.errors import TrainingError
+from kdbench.core.errors import StoreError, TrainingError
 from kdbench.core.recipe import digest_of
 from kdbench.core.signals import raise_if_stopped
 from kdbench.core.taps import TapReader
@@ -105,7 +105,7 @@ class TeacherCache:
 
     Args:
         files: Where they are kept.
-        on_disk: Whether exact rows go there as well; lossy ones always do.
+        on_disk: Whether exact rows of trainings go there; lossy ones, and those of evaluations, always do.
         check: Rows that the live teacher answers again whenever a file is opened.
         conditions: What bit identity holds under.
     """
@@ -118,10 +118,13 @@ class TeacherCache:
         self._logits: dict[str, Tensor] = {}
 
     def logits(self, asked: Pass, source: Source) -> Tensor:
-        """Exact logits `(N, C)`, asked for once in the life of this object."""
+        """Exact logits `(N, C)` on what is measured: from disk where they can be kept there, else made now."""
         key = digest_of(asked.facts(self._conditions))
         if key not in self._logits:
-            rows = self.rows(asked, source).rows if self.on_disk else _all_answers(asked, source)
+            try:
+                rows = self.rows(asked, source).rows
+            except (StoreError, TrainingError):  # no place for them, or another batch has other answers
+                rows = _all_answers(asked, source)
             self._logits[key] = rows["logits"]
         return self._logits[key]
 

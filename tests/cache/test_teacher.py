@@ -166,13 +166,21 @@ def test_a_lossy_form_states_its_loss(form: dict[str, Any], outputs: Path) -> No
     assert Asking(outputs, teacher())().remark == ""
 
 
-@pytest.mark.parametrize("on_disk", [True, False])
-def test_what_is_measured_on_is_asked_about_once_per_process(on_disk: bool, outputs: Path) -> None:
-    asking = Asking(outputs, teacher(), on_disk=on_disk, check=0)
+def test_what_is_measured_on_is_asked_about_once_for_all_students(outputs: Path) -> None:
+    one, two = (Asking(outputs, teacher(), on_disk=False, check=0) for _ in range(2))
+    found = [asking.cache.logits(asked(split="test"), asking.source) for asking in (one, one, two)]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert (one.shown, two.shown) == (SIZE, 0)
+
+
+def test_what_is_measured_on_needs_no_disk(outputs: Path) -> None:
+    outputs.mkdir(parents=True)
+    (outputs / "cache").write_text("a file where a folder should be")
+    asking = Asking(outputs, teacher(), on_disk=False)
     first, again = (asking.cache.logits(asked(split="test"), asking.source) for _ in range(2))
     assert torch.equal(first, again)
     assert asking.shown == SIZE
-    assert (outputs / "cache").exists() == on_disk
 
 
 def test_a_stop_is_heeded_while_a_teacher_is_asked(outputs: Path) -> None:
