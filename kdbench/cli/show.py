@@ -17,6 +17,7 @@ from kdbench.core.errors import StoreError
 from kdbench.core.recipe import Recipe
 from kdbench.data.catalog import steps_per_epoch
 from kdbench.plan import Plan, method_name
+from kdbench.report.collect import SAID_BY_LABELS
 from kdbench.report.console import PlanRow, ResultRow, ResultTable, count_text, make_console, print_line, print_plan
 from kdbench.report.headlines import headlines
 from kdbench.report.progress import Display
@@ -135,7 +136,9 @@ def show_results(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings
     console = make_console()
     store = settings.store
     several = len(plan.chains) > 1
-    rows = [_result(plan, digest, outcomes.get(digest, IN_STORE), settings, several) for digest in _shown(plan)]
+    differing = _differing(plan)
+    rows = [replace(_result(plan, digest, outcomes.get(digest, IN_STORE), settings, several),
+                    overrides=differing.get(digest, "")) for digest in _shown(plan)]  # fmt: skip
     ResultTable(rows).print(console)
     print_line(console, f"results: {settings.run_dir}   networks: {store.root}")
     if done := [row for row in rows if row.status in ("done", "in store")]:
@@ -151,11 +154,19 @@ def _shown(plan: Plan) -> list[str]:
     return [digest for digest in plan.nodes if digest in named]
 
 
+def _differing(plan: Plan) -> dict[str, str]:
+    """For each job's final network, by digest, the overrides that other columns do not say and other jobs have not."""
+    typed = {chain.links[-1].recipe.digest: chain.job.overrides for chain in plan.chains}
+    common = set.intersection(*map(set, typed.values()))
+    return {digest: " ".join(text for text in texts if text not in common and text.split("=")[0] not in SAID_BY_LABELS)
+            for digest, texts in typed.items()}  # fmt: skip
+
+
 def _result(plan: Plan, digest: str, outcome: Outcome, settings: Settings, several: bool) -> ResultRow:
     node, store = plan.nodes[digest], settings.store
     recipe = node.recipe
-    row = ResultRow(node.role, recipe.chain() if several else recipe.name, digest, seed=recipe.seed,
-                    status=outcome.status, reason=outcome.reason)  # fmt: skip
+    row = ResultRow(node.role, recipe.chain() if several else recipe.name, digest, method=method_name(recipe),
+                    seed=recipe.seed, status=outcome.status, reason=outcome.reason)  # fmt: skip
     if outcome.status not in ("done", "in store"):
         return row
     entry = node.entry or store.get(digest)

@@ -18,7 +18,13 @@ from kdbench.report.summary import Group, group
 from kdbench.store import Entry, Store
 
 RECORD = "run.json"
-_IN_LABEL = ("seed", "teacher", "student", "assistants", "method")  # said by chain and method, or no difference at all
+SAID_BY_LABELS = (
+    "seed",
+    "teacher",
+    "student",
+    "assistants",
+    "method",
+)  # said by chain and method, or no difference at all
 _CONDITION = ("kind", "rate", "factor")
 _SELECTED = {"last": "last epoch", "val": "best epoch on validation", "test": "best epoch on the test set"}
 
@@ -192,7 +198,7 @@ def _arms(networks: Sequence[Network], finals: Sequence[str], jobs: Sequence[Map
 def _labels(groups: Sequence[Group], overrides: Mapping[str, Sequence[str]]) -> list[str]:
     """Chains; where those are not unique also methods, then the overrides that tell the arms apart, then variants."""
     own = [
-        " ".join(text for text in overrides.get(found.first.digest, ()) if text.split("=")[0] not in _IN_LABEL)
+        " ".join(text for text in overrides.get(found.first.digest, ()) if text.split("=")[0] not in SAID_BY_LABELS)
         for found in groups
     ]
     parts = zip([" -> ".join(found.first.chain) for found in groups],

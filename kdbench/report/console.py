@@ -54,6 +54,8 @@ class ResultRow:
         role: ``teacher``, ``assistant`` or ``student``.
         network: Its name, or its chain where the name alone would be ambiguous.
         id: Its digest, of which eight digits are shown.
+        method: The method's name; ``None`` for the task loss alone. Shown where rows differ in it.
+        overrides: What else tells its job from the others of a sweep.
         parameters: Number of trainable and frozen parameters.
         macs: Multiply-accumulates of one sample's forward pass.
         epochs: Epochs trained.
@@ -74,6 +76,8 @@ class ResultRow:
     role: str
     network: str
     id: str
+    method: str | None = field(default=None, kw_only=True)
+    overrides: str = field(default="", kw_only=True)
     parameters: int | None = None
     macs: float | None = None
     epochs: int | None = None
@@ -220,6 +224,8 @@ class ResultTable:
         columns = [
             Column("role", [row.role for row in rows], keep=4),
             Column("network", [" ".join([row.network, *(notes[mark] for mark in row.marks)]) for row in rows]),
+            Column("method", [row.method or "-" for row in rows], keep=1),
+            Column("overrides", [row.overrides or "-" for row in rows], keep=1),
             numbers("seed", 2, lambda row: "-" if row.seed is None else str(row.seed)),
             numbers("params", 5, lambda row: count_text(row.parameters)),
             numbers("MACs", 8, lambda row: count_text(row.macs)),
@@ -237,7 +243,12 @@ class ResultTable:
             Column("id", [row.id[:8] for row in rows], keep=1),
             Column("status", [row.status for row in rows], keep=1),
         ]
-        unsaid = {"seed": all(row.seed is None for row in rows), "status": all(row.status == "done" for row in rows)}
+        unsaid = {
+            "method": len({row.method for row in rows} - {None}) < 2,
+            "overrides": not any(row.overrides for row in rows),
+            "seed": all(row.seed is None for row in rows),
+            "status": all(row.status == "done" for row in rows),
+        }
         return [column for column in columns if not unsaid.get(column.heading)]
 
     def print(self, console: Console) -> None:
