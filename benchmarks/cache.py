@@ -40,7 +40,7 @@ def _measures(pair: Pair, trainer: Trainer, steps: int) -> Mapping[str, Measure]
 
 def run(outputs: Path, *, quick: bool, threads: int) -> list[Row]:
     """Milliseconds per step; the pass that fills the cache, once for all students and seeds, is not counted."""
-    trainer, rounds = Trainer(make_settings(outputs, threads, cache=True)), 2 if quick else 7
+    trainer, rounds = Trainer(make_settings(outputs, threads, cache=True)), 2 if quick else 5
     rows = []
     for pair in TINY if quick else PAIRS:
         steps = 4 if quick else 2 * enough_steps(pair, trainer)

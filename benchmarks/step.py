@@ -111,7 +111,7 @@ def _measures(pair: Pair, trainer: Trainer, steps: int) -> dict[str, Measure]:
 
 def run(outputs: Path, *, quick: bool, threads: int, pairs: tuple[Pair, ...] | None = None) -> list[Row]:
     """Milliseconds per step of every loop on every pair."""
-    trainer, rounds = Trainer(make_settings(outputs, threads)), 2 if quick else 7
+    trainer, rounds = Trainer(make_settings(outputs, threads)), 2 if quick else 5
     rows = []
     for pair in pairs or (TINY if quick else PAIRS):
         steps = 4 if quick else enough_steps(pair, trainer)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -15,19 +15,19 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from kdbench.core.clock import Clock
-from kdbench.core.errors import ConfigError
 from kdbench.core.phases import Phase
+from kdbench.core.precision import AUTOCAST
 from kdbench.core.queried import Queried
 from kdbench.core.ranks import LEAST_ROWS, Share, rank
 from kdbench.core.schedules import make_schedule
 from kdbench.core.seeds import derive_seed
-from kdbench.core.taps import TapReader, expand_taps
 from kdbench.core.types import Batch, ModelOutput, Progress
 from kdbench.criteria.base import Criterion
 from kdbench.optim import make_optimizer, make_scheduler
+from kdbench.reading import Reader, Recall, in_float32, terms_of
 
 TASK = "task"
-AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by trainer.precision
+STATE_KEYS = ("phase", "sums", "seen", "teacher_queries", "queried", "teacher_forwards", "teacher_seconds")  # of states
 
 
 def task_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -45,63 +45,8 @@ def task_loss(logits: Tensor, batch: Batch) -> Tensor:
     return batch.over_labels(lambda target: F.cross_entropy(logits.float(), target, reduction="none")).mean()
 
 
-def _terms(
-    criterion: Criterion, student: ModelOutput, teachers: Sequence[ModelOutput], share: Share
-) -> dict[str, Tensor]:
-    """The criterion's terms of the whole batch, the same on every rank."""
-    if not criterion.per_sample:
-        return criterion(share.gather_output(student), [share.gather_output(each) for each in teachers], share.batch)
-    with share.statistics():
-        return {name: share.mean(term) for name, term in criterion(student, teachers, share.own).items()}
-
-
 def _frozen(network: nn.Module) -> nn.Module:
     return network.requires_grad_(False).eval()
-
-
-def _in_float32(output: ModelOutput) -> ModelOutput:
-    features = {name: values.float() for name, values in output.features.items()}
-    second = None if output.second is None else _in_float32(output.second)
-    return output._replace(logits=output.logits.float(), features=features, second=second)
-
-
-class _Reader:
-    """One network as the criteria see it: of one forward pass, each gets its own taps, in its own order."""
-
-    def __init__(self, network: nn.Module, taps: Mapping[str, Sequence[str]], compile_mode: str | None = None) -> None:
-        self._own = {criterion: expand_taps(network, names) for criterion, names in taps.items()}
-        self.read = TapReader(network, [name for names in self._own.values() for name in names])
-        if compile_mode is None:
-            return
-        if any(self._own.values()):
-            raise ConfigError(f"trainer.compile={compile_mode}: the method reads features, which a compiled network "
-                              "does not show; use trainer.compile=null")  # fmt: skip
-        compiled = torch.compile(network, mode=compile_mode)
-        assert isinstance(compiled, nn.Module)
-        self.read.network = compiled  # here alone: measured is the network as it is
-
-    def __call__(self, batch: Batch) -> ModelOutput:
-        output = self.read(batch.inputs)
-        return output if batch.second is None else output._replace(second=self.read(batch.second))
-
-    def share(self, criterion: str, output: ModelOutput, ask: Callable[[Tensor], ModelOutput]) -> ModelOutput:
-        features = {name: output.features[name] for name in self._own.get(criterion, ())}
-        second = None if output.second is None else self.share(criterion, output.second, ask)
-        return ModelOutput(output.logits, features, lambda inputs: self.share(criterion, ask(inputs), ask), second)
-
-
-class Recall(Protocol):
-    """Answers in place of a teacher, from what that teacher said before.
-
-    Attributes:
-        forwards: Samples that the teacher itself was shown so far.
-    """
-
-    forwards: int
-
-    def __call__(self, batch: Batch, epoch: int) -> ModelOutput:
-        """What the teacher gives for ``batch``, at the taps that the criteria read."""
-        ...
 
 
 class Distiller(pl.LightningModule):
@@ -123,8 +68,8 @@ class Distiller(pl.LightningModule):
         seed: Reseeds the global generator as a function of the step, so that a resumed run draws the same dropout.
         only: Module paths of the parts to train while everything else stays frozen; empty trains all.
         recalls: For each teacher what answers in its place, or ``None``; empty: all are asked live.
-        teacher_precision: A key of :data:`AUTOCAST` for the teachers alone, whose answers are then taken in float32;
-            ``None`` for the student's.
+        teacher_precision: A key of :data:`kdbench.core.precision.AUTOCAST` for the teachers alone, whose answers are
+            then taken in float32; ``None`` for the student's.
         ema: Decay per step of a moving average of the weights, in (0, 1), reached by ``(1 + step) / (10 + step)`` so
             that the random start is forgotten; ``None`` keeps none.
         compile_mode: Of ``torch.compile`` for the student's forward and backward pass; ``None`` does not compile.
@@ -172,8 +117,8 @@ class Distiller(pl.LightningModule):
         self._trainable = [parameter for parameter in student.parameters() if parameter.requires_grad]
         self._teachers = tuple(_frozen(teacher) for teacher in teachers)
         sides = {side: {name: both[side] for name, both in (taps or {}).items()} for side in ("student", "teacher")}
-        self._student_reader = _Reader(student, sides["student"], compile_mode)
-        self._teacher_readers = tuple(_Reader(teacher, sides["teacher"]) for teacher in self._teachers)
+        self._student_reader = Reader(student, sides["student"], compile_mode)
+        self._teacher_readers = tuple(Reader(teacher, sides["teacher"]) for teacher in self._teachers)
         self._recalls = tuple(recalls) or (None,) * len(self._teachers)
         self._teacher_precision = teacher_precision
         self._phases = (*before, Phase(max_epochs, weights, optim))
@@ -291,7 +236,7 @@ class Distiller(pl.LightningModule):
                 reader.share(name, output, partial(self._query, reader))
                 for reader, output in zip(self._teacher_readers, teachers, strict=True)
             ]
-            terms.update(_terms(criterion, own, others, share))
+            terms.update(terms_of(criterion, own, others, share))
         return terms if part == 1 else {name: part * term for name, term in terms.items()}
 
     def _enough(self, share: Share) -> bool:
@@ -330,15 +275,15 @@ class Distiller(pl.LightningModule):
         dtype = AUTOCAST[self._teacher_precision]
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
-    def _ask(self, reader: _Reader, recall: Recall | None, share: Share) -> ModelOutput:
+    def _ask(self, reader: Reader, recall: Recall | None, share: Share) -> ModelOutput:
         if recall is None:
             self._forwards += len(share.batch.target) * (1 if share.batch.second is None else 2)
             output = reader(share.own)
         else:
             output = recall(share.own, (self._past + self.progress().step) // self._steps_per_epoch)
-        return output if self._teacher_precision is None else _in_float32(output)
+        return output if self._teacher_precision is None else in_float32(output)
 
-    def _query(self, reader: _Reader, inputs: Tensor) -> ModelOutput:
+    def _query(self, reader: Reader, inputs: Tensor) -> ModelOutput:
         """A question of a criterion's own, with gradient to the inputs where they have one."""
         self.teacher_queries += len(inputs)
         self._forwards += len(inputs)
@@ -408,15 +353,9 @@ class Distiller(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the running averages, so that an epoch that was interrupted reports what it would have."""
-        checkpoint["distiller"] = {
-            "phase": self.phase,
-            "sums": self._sums.cpu().clone(),
-            "seen": self._seen,
-            "teacher_queries": self.teacher_queries,
-            "queried": self.queried.index,
-            "teacher_forwards": self.teacher_forwards,
-            "teacher_seconds": self.teacher_clock.seconds,
-        }
+        found = (self.phase, self._sums.cpu().clone(), self._seen, self.teacher_queries, self.queried.index,
+                 self.teacher_forwards, self.teacher_clock.seconds)  # fmt: skip
+        checkpoint["distiller"] = dict(zip(STATE_KEYS, found, strict=True))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Inverse of :meth:`on_save_checkpoint`."""

@@ -23,7 +23,7 @@ from kdbench.core.errors import Stopped, TrainingError
 from kdbench.core.ranks import agreed, rank, wait_for_all, world
 from kdbench.core.signals import stop_signal
 from kdbench.data.loader import TrainLoader
-from kdbench.distiller import Distiller
+from kdbench.distiller import STATE_KEYS, Distiller
 from kdbench.store import Draft
 from kdbench.strategies import is_sharded, leaves_out, placement, whole
 
@@ -67,7 +67,7 @@ class Loop:
 
     Attributes:
         max_epochs: Epochs of the whole training, all phases together.
-        precision: A key of :data:`kdbench.distiller.AUTOCAST`.
+        precision: A key of :data:`kdbench.core.precision.AUTOCAST`.
         clip: Largest norm of the gradient, or ``None``.
         select_on: ``last``, ``val`` or ``test``.
         device: What this rank computes on.
@@ -327,12 +327,15 @@ def _readable_checkpoint(draft: Draft, observer: Observer) -> dict[str, Any] | N
     if not draft.checkpoint.is_file():
         return None
     try:
-        return torch.load(draft.checkpoint, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(draft.checkpoint, map_location="cpu", weights_only=True)
+        problem = None if checkpoint["distiller"].keys() == set(STATE_KEYS) else "of another version of kdbench"
     except Exception as error:  # noqa: BLE001 (torch.load raises almost anything on damaged files)
-        observer.on_note(f"the resumable state of {draft.recipe.name} is damaged ({type(error).__name__}); "
-                         "its training starts again")  # fmt: skip
-        draft.checkpoint.unlink()
-        return None
+        problem = f"damaged ({type(error).__name__})"
+    if problem is None:
+        return checkpoint
+    observer.on_note(f"the resumable state of {draft.recipe.name} is {problem}; its training starts again")
+    draft.checkpoint.unlink()
+    return None
 
 
 def _silence_third_parties() -> None:

@@ -23,13 +23,14 @@ from kdbench.cache.teacher import Source, TeacherCache
 from kdbench.config.build import LAYOUTS, Builder, UnsuitableError
 from kdbench.core.errors import ConfigError, TrainingError, nearest
 from kdbench.core.heap import keep_freed_memory
+from kdbench.core.precision import AUTOCAST
 from kdbench.core.recipe import Recipe, digest_of
 from kdbench.core.signals import raise_if_stopped
 from kdbench.data.load import DataSplits, ImageSplit
 from kdbench.data.loader import EvalLoader, TrainLoader
 from kdbench.data.mixing import make_mixes
 from kdbench.data.views import make_views
-from kdbench.distiller import AUTOCAST, Distiller
+from kdbench.distiller import Distiller
 from kdbench.fit import Loop, Observer, Record, Unheard, fit
 from kdbench.kernels import kernel_problems, matmul_precision
 from kdbench.launch import ranks_running

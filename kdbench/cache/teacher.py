@@ -12,11 +12,11 @@ from torch import Tensor
 from kdbench.cache.identity import Pass
 from kdbench.cache.packing import Rows, loss_of, pack, unpack_logits, widened
 from kdbench.core.errors import StoreError, TrainingError
+from kdbench.core.precision import AUTOCAST
 from kdbench.core.recipe import digest_of
 from kdbench.core.signals import raise_if_stopped
 from kdbench.core.taps import TapReader
 from kdbench.core.types import Batch, ModelOutput
-from kdbench.distiller import AUTOCAST
 from kdbench.metrics.base import evaluating
 from kdbench.models.network import Network
 from kdbench.store.cache import OutputCache, StaleCacheError

@@ -19,7 +19,7 @@ Choose an option of a group with GROUP=OPTION; assistants, logger and method tak
 """
 
 REST = """
-Networks of libraries and earlier ones serve every role: timm/NAME, torchvision/NAME, store/ID;
+Networks of libraries and earlier ones serve every role: timm/NAME, torchvision/NAME, hf/OWNER/NAME, store/ID;
 weights from elsewhere: teacher.checkpoint=FILE.
 
 Commands, each with --help:

@@ -20,7 +20,7 @@ Why some cost what they do:
 - `ard`, `kdiga_ard`: ten steps of PGD on the student before its own. `bss`: up to ten on the teacher, for the samples
   that both networks classify, and a second pass of the student over them.
 - `iga`, `kdiga`, `kdiga_ard`: both networks once more, and a derivative of the student's derivative.
-- `dml`: the network above learns as well, with a backward pass. `mlkd`: both networks see every sample twice.
+- `one`: the student's last stage three times. `dml`: the network above learns as well, with a backward pass. `mlkd`: both networks see every sample twice.
 - `kdsvd`: eigenvectors of the channels of every sample and stage, in float64 because the gradient divides by gaps.
 - `crd`: scores against a bank of one embedding per training sample, and thousands of draws from it for each anchor.
 - `dpk`: transformer blocks over the tokens of every stage. `rkd`: $B^3$ cosines, in one batched product.
@@ -29,9 +29,8 @@ Why some cost what they do:
 What is not here, or elsewhere:
 
 - AT's two forms are `method.form=released|paper`. DOT, the trainer of two momenta, is an optimiser: `optim=dot`.
-- Logit standardisation of KD and DKD is `lskd` and `lskd_dkd`. With MLKD it has a published form, which is not there
-  yet; with DIST, which compares correlations, it has none.
-- ONE needs a student whose last stage and classifier stand three times side by side; networks here have no branches.
+- Logit standardisation of KD, DKD and MLKD is `lskd`, `lskd_dkd` and `lskd_mlkd`. With DIST, which compares
+  correlations, it has no published form.
 - CTKD's module for the temperature and its curriculum are not in our sources to the letter, so it would be a guess.
 """
 GUIDANCE = {"chain": "the network above", "dense": "all networks above", "none": "none",

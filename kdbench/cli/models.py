@@ -15,5 +15,6 @@ def main(arguments: Sequence[str]) -> int:
     print_listing(listed("model"))
     console = make_console()
     print_line(console, "timm/NAME, torchvision/NAME   any network of these libraries, e.g. teacher=timm/resnet18")
+    print_line(console, "hf/OWNER/NAME                 an image classifier of Hugging Face's hub (extra: huggingface)")
     print_line(console, "store/ID                      a network trained before; see kdbench store ls")
     return 0

@@ -24,13 +24,14 @@ from kdbench.data.catalog import describe
 from kdbench.data.load import DataSplits, load_data
 from kdbench.data.queried import under_budget
 from kdbench.data.view_options import mixes_of
-from kdbench.distiller import TASK, Distiller, Recall
+from kdbench.distiller import TASK, Distiller
 from kdbench.metrics.base import Evaluation
 from kdbench.models.create import create_network
 from kdbench.models.network import Network
 from kdbench.models.pretrained import pretrained_classes
 from kdbench.models.probe import TapRow, describe_taps, dry_run, modules_after, probe
 from kdbench.models.weights import classes_of, known_heads, load_weights, read_checkpoint
+from kdbench.reading import Recall
 from kdbench.store import Entry, Store
 
 

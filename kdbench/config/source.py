@@ -1,5 +1,6 @@
 """One set of model configs serves three roles: a Hydra config source for `teacher`, `student` and `assistants`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from omegaconf import OmegaConf
 import kdbench
 
 ROLES = ("teacher", "assistants", "student")
-ORIGINS = ("timm", "torchvision", "store")  # prefixes answered without a file: timm/NAME, torchvision/NAME, store/ID
+ORIGINS = ("timm", "torchvision", "hf", "store")  # prefixes answered without a file: timm/NAME, store/ID
 NONE = "none"
 
 # What every network of a chain can be told, whatever its architecture. Not passed to its constructor.
@@ -32,7 +33,7 @@ def config_root() -> Path:
 
 def node_name(option: str) -> str:
     """The key of a network in the config and in ``hops``: ``timm/vit_tiny.augreg`` is ``vit_tiny_augreg``."""
-    return option.rsplit("/", 1)[-1].replace(".", "_")
+    return re.sub(r"\W", "_", option.rsplit("/", 1)[-1])
 
 
 class RoleSource(ConfigSource):
@@ -58,7 +59,7 @@ class RoleSource(ConfigSource):
         return (Path(self.path) / "model").is_dir()
 
     def is_group(self, config_path: str) -> bool:
-        """The three roles are groups; so are ``timm``, ``torchvision`` and ``store`` below them."""
+        """The three roles are groups; so is each origin below them."""
         role, option = self._split(config_path)
         return role in ROLES and (option == "" or option in ORIGINS)
 
@@ -104,6 +105,9 @@ class RoleSource(ConfigSource):
         if origin == "torchvision" and name:
             return {"_target_": "torchvision.models.get_model", "model_name": name, "weights": None, "args": {},
                     "version": 1}  # fmt: skip
+        if origin == "hf" and name:
+            return {"_target_": "transformers.AutoModelForImageClassification", "model_name": name, "pretrained": True,
+                    "args": {}, "version": 1}  # fmt: skip
         if origin == "store" and name:
             return {"store": name}
         return OmegaConf.load(self._file(option))

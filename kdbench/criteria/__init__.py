@@ -28,6 +28,7 @@ from kdbench.criteria.matched_smoothing import MatchedSmoothing
 from kdbench.criteria.mlkd import MLKD
 from kdbench.criteria.nst import NST
 from kdbench.criteria.ofd import OFD
+from kdbench.criteria.one import ONE
 from kdbench.criteria.pkt import PKT
 from kdbench.criteria.reviewkd import ReviewKD
 from kdbench.criteria.rkd import RKD
@@ -61,6 +62,7 @@ __all__ = [
     "MLKD",
     "NST",
     "OFD",
+    "ONE",
     "PKT",
     "RKD",
     "SP",

@@ -14,6 +14,7 @@ from kdbench.core.types import Batch, DataSpec, ModelOutput, NetworkSpec
 from kdbench.criteria._functional import kd_loss, log_probabilities
 from kdbench.criteria._options import check_number
 from kdbench.criteria.base import Criterion
+from kdbench.criteria.lskd import standardize
 
 
 def relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -54,24 +55,29 @@ class MLKD(Criterion):
 
     Args:
         temperatures: :math:`\mathcal T`, five of them.
+        standardized: Whether KD compares standardised logits; the relations always are those of the logits themselves.
 
     Raises:
         ConfigError: Not five positive temperatures.
 
-    Source: Jin et al. 2023, CVPR, "Multi-level Logit Distillation", as its released code computes it.
+    Source: Jin et al. 2023, CVPR, "Multi-level Logit Distillation", as its released code computes it; standardised: Sun
+        et al. 2024, arXiv:2403.01427, and its released code.
     Differs from: the released code, whose strong view has a crop and flip of its own, where ours starts from the weak
         one; the paper, which filters sample by sample and adds the relations of the strong view.
     """
 
     terms: ClassVar[tuple[str, ...]] = ("mlkd_task", "mlkd_instance", "mlkd_class", "mlkd_batch")
 
-    def __init__(self, *, temperatures: Sequence[float] = (4.0, 3.0, 5.0, 2.0, 6.0)) -> None:
+    def __init__(
+        self, *, temperatures: Sequence[float] = (4.0, 3.0, 5.0, 2.0, 6.0), standardized: bool = False
+    ) -> None:
         super().__init__()
         if len(temperatures) != 5:
             raise ConfigError(f"mlkd.temperatures={list(temperatures)}: five numbers are expected")
         for temperature in temperatures:
             check_number("mlkd.temperatures", temperature, above=0)
         self.temperatures = tuple(map(float, temperatures))
+        self.standardized = standardized
 
     def setup(self, student: NetworkSpec, teachers: Sequence[NetworkSpec], data: DataSpec) -> None:
         """Checks that a strong view can be made.
@@ -96,8 +102,8 @@ class MLKD(Criterion):
         probabilities = log_probabilities(guide).exp()
         samples = share_below_median(probabilities.max(dim=1).values)
         classes = share_below_median(probabilities.sum(dim=0))
-        on_weak = [kd_loss(weak, guide, temperature=each) for each in self.temperatures]
-        on_strong = [kd_loss(strong, strong_guide, temperature=each) for each in self.temperatures[:3]]
+        on_weak = self._divergences(weak, guide, self.temperatures)
+        on_strong = self._divergences(strong, strong_guide, self.temperatures[:3])
         pairs = [(log_probabilities(weak, each).exp(), log_probabilities(guide, each).exp())
                  for each in self.temperatures]  # fmt: skip
         return {
@@ -108,3 +114,8 @@ class MLKD(Criterion):
             "mlkd_class": classes * torch.stack([relation_loss(own.T, other.T) for own, other in pairs]).sum(),
             "mlkd_batch": samples * torch.stack([relation_loss(own, other) for own, other in pairs]).sum(),
         }
+
+    def _divergences(self, own: Tensor, other: Tensor, temperatures: Sequence[float]) -> list[Tensor]:
+        if self.standardized:
+            own, other = standardize(own), standardize(other)
+        return [kd_loss(own, other, temperature=each) for each in temperatures]

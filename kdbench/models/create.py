@@ -1,4 +1,4 @@
-"""From a model's config to a network: ours, timm's, torchvision's, or any module by its path."""
+"""From a model's config to a network: ours, timm's, torchvision's, Hugging Face's, or any module by its path."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from kdbench.core.errors import ConfigError
 from kdbench.core.seeds import derive_seed
 from kdbench.core.targets import check_arguments, resolve_target
 from kdbench.core.types import DataSpec, Tap
+from kdbench.models._huggingface import build_huggingface
 from kdbench.models._timm import build_timm
 from kdbench.models._torchvision import build_torchvision
 from kdbench.models.network import Network, find_head
@@ -21,10 +22,11 @@ from kdbench.models.probe import dry_run
 
 Builder = Callable[[str, Mapping[str, Any], DataSpec], Network]
 
-# The two functions that a ``_target_`` may name; everything else is a class.
+# Targets of libraries that are built in a way of their own; every other one is a class.
 FACTORIES: Mapping[str, Builder] = {
     "timm.create_model": build_timm,
     "torchvision.models.get_model": build_torchvision,
+    "transformers.AutoModelForImageClassification": build_huggingface,
 }
 _SIDES = (4, 8, 16, 28, 32, 48, 64, 75, 96, 128, 224)  # image sizes to try when the given one does not fit
 # What libraries raise for a wrong size.

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kdbench.models import _huggingface
+
+HUGGING_FACE = "transformers.AutoModelForImageClassification"
+
 
 def pretrained_identity(config: Mapping[str, Any]) -> str | None:
     """Which published weights a network starts from, as its library names them now; an upgrade may choose others.
@@ -13,10 +17,12 @@ def pretrained_identity(config: Mapping[str, Any]) -> str | None:
         config: A network's YAML.
 
     Returns:
-        The hub's repository, or the address of the file, whose name holds a part of its hash; ``None`` where the
-        network starts from none, or its library does not know them.
+        The hub's repository, or the address of the file, whose name holds a part of its hash, or the hash of a file in
+        a folder; ``None`` where the network starts from none, or its library does not know them.
     """
     name = str(config.get("model_name"))
+    if config["_target_"] == HUGGING_FACE and config.get("pretrained"):
+        return _huggingface.published(name)
     if config["_target_"] == "timm.create_model" and config.get("pretrained"):
         from timm.models import get_pretrained_cfg, is_model
 
@@ -33,9 +39,11 @@ def pretrained_classes(config: Mapping[str, Any]) -> int | None:
     """Number of classes that a network's published weights were trained for, or ``None`` where nobody recorded it.
 
     Args:
-        config: A network's YAML with ``pretrained`` (timm) or ``weights`` (torchvision).
+        config: A network's YAML with ``pretrained`` (timm, Hugging Face) or ``weights`` (torchvision).
     """
     name = str(config.get("model_name"))
+    if config["_target_"] == HUGGING_FACE:
+        return _huggingface.classes(name)
     if config["_target_"] == "timm.create_model":
         from timm.models import get_pretrained_cfg, is_model
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from kdbench.core.errors import ConfigError
@@ -18,6 +20,12 @@ def test_a_ramp_is_linear_between_its_epochs_and_flat_outside() -> None:
     assert [ramp(at(epoch)) for epoch in (0, 10, 15, 20, 99)] == [1.0, 1.0, 2.0, 3.0, 3.0]
 
 
+def test_a_gaussian_ramp_is_steepest_before_its_end() -> None:
+    ramp = make_schedule("kd", {"start": 0.0, "end": 2.0, "until": 80, "curve": "gaussian"})
+    expected = [2 * math.exp(-5 * (1 - part) ** 2) for part in (0, 0.5, 0.75, 1, 1)]
+    assert [ramp(at(epoch)) for epoch in (0, 40, 60, 80, 99)] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
@@ -26,6 +34,7 @@ def test_a_ramp_is_linear_between_its_epochs_and_flat_outside() -> None:
         ({"start": 0, "end": 1}, "needs until"),
         ({"start": 0, "end": 1, "untill": 2}, "did you mean 'until'"),
         ({"start": 0, "end": 1, "from": 5, "until": 5}, "must be greater"),
+        ({"start": 0, "end": 1, "until": 5, "curve": "gausian"}, "did you mean 'gaussian'"),
     ],
 )
 def test_a_bad_weight_names_its_fix(value: object, words: str) -> None:

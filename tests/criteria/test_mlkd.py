@@ -30,7 +30,11 @@ def softmax(logits, temperature):
     return scaled / scaled.sum(1, keepdims=True)
 
 
-def oracle(student, teacher):
+def standardized(logits):
+    return (logits - logits.mean(1, keepdims=True)) / (logits.std(1, keepdims=True, ddof=1) + 1e-7)
+
+
+def oracle(student, teacher, ready=lambda logits: logits):
     torch.manual_seed(5)
     strong = strong_view(BATCH.inputs)
     with torch.no_grad():
@@ -40,7 +44,7 @@ def oracle(student, teacher):
     c = np.mean(p.sum(0) <= np.percentile(p.sum(0), 50))
 
     def kl(own, other, temperature):
-        p, q = softmax(other, temperature), softmax(own, temperature)
+        p, q = softmax(ready(other), temperature), softmax(ready(own), temperature)
         return temperature**2 * sum(pc * np.log(pc / qc) for pc, qc in zip(p.flat, q.flat, strict=True)) / len(own)
 
     instance = m * sum(kl(w, wt, t) for t in TEMPERATURES) + sum(kl(s, st, t) for t in (4, 3, 5))
@@ -58,6 +62,12 @@ def test_mlkd_equals_the_definition():
     student, teacher = network(0), network(1)
     found = {name: term.item() for name, term in terms(student, teacher).items()}
     assert found == pytest.approx(oracle(student, teacher), rel=1e-4)
+
+
+def test_standardised_divergences_leave_the_relations_as_they_are():
+    student, teacher = network(0), network(1)
+    found = {name: term.item() for name, term in terms(student, teacher, standardized=True).items()}
+    assert found == pytest.approx(oracle(student, teacher, standardized), rel=1e-4)
 
 
 def test_mlkd_of_equal_networks_is_zero_but_for_the_task():
