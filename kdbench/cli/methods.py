@@ -20,7 +20,8 @@ Why some cost what they do:
 - `ard`, `kdiga_ard`: ten steps of PGD on the student before its own. `bss`: up to ten on the teacher, for the samples
   that both networks classify, and a second pass of the student over them.
 - `iga`, `kdiga`, `kdiga_ard`: both networks once more, and a derivative of the student's derivative.
-- `one`: the student's last stage three times. `dml`: the network above learns as well, with a backward pass. `mlkd`: both networks see every sample twice.
+- `one`: the student's last stage three times. `dml`: the network above learns as well, with a backward pass.
+- `mlkd`, `lskd_mlkd`: both networks see every sample twice.
 - `kdsvd`: eigenvectors of the channels of every sample and stage, in float64 because the gradient divides by gaps.
 - `crd`: scores against a bank of one embedding per training sample, and thousands of draws from it for each anchor.
 - `dpk`: transformer blocks over the tokens of every stage. `rkd`: $B^3$ cosines, in one batched product.

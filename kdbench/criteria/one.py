@@ -29,7 +29,7 @@ class _UpTo(fx.Tracer):
 
 
 def rest_of(body: nn.Module, path: str) -> fx.GraphModule:
-    """What ``body`` computes from the output of its module at ``path``, with modules of its own; weights are equal.
+    """What ``body`` computes from the output of its module at ``path``, on its own modules.
 
     Raises:
         ConfigError: It cannot be cut there.
@@ -42,15 +42,17 @@ def rest_of(body: nn.Module, path: str) -> fx.GraphModule:
     cuts = [node for node in graph.nodes if node.op == "call_module" and node.target == path]
     if len(cuts) != 1:
         raise ConfigError(f"ONE cannot cut {type(body).__name__} behind {path}: it is not used exactly once")
-    inputs = [node for node in graph.nodes if node.op == "placeholder"]
     with graph.inserting_before(cuts[0]):
         cuts[0].replace_all_uses_with(graph.placeholder("shared"))
-    graph.eliminate_dead_code()
-    if any(node.users for node in inputs):
-        raise ConfigError(f"ONE cannot cut {type(body).__name__} behind {path}: what follows needs more than that")
-    for node in inputs:
-        graph.erase_node(node)
-    return fx.GraphModule(tracer.root, graph)
+    rest = fx.GraphModule(tracer.root, graph)
+    rest.graph.eliminate_dead_code()
+    for node in [node for node in rest.graph.nodes if node.op == "placeholder" and node.name != "shared"]:
+        if node.users:
+            raise ConfigError(f"ONE cannot cut {type(body).__name__} behind {path}: what follows needs more than that")
+        rest.graph.erase_node(node)
+    rest.delete_all_unused_submodules()
+    rest.recompile()
+    return rest
 
 
 @torch.no_grad()
@@ -111,7 +113,7 @@ class ONE(Criterion):
         assert network is not None
         tap, channels = network.taps[self.shared], shape[0]  # type: ignore[index]
         rest = rest_of(network.body, tap.path.removeprefix("body."))  # type: ignore[arg-type,union-attr]
-        self.others = nn.ModuleList(_drawn_again(rest) for _ in range(self.branches - 1))
+        self.others = nn.ModuleList(_drawn_again(rest) for _ in range(self.branches - 1)).requires_grad_(True).train()
         self.gate = nn.Sequential(nn.Linear(channels, self.branches), nn.BatchNorm1d(self.branches), nn.ReLU())
 
     def forward(self, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch) -> dict[str, Tensor]:

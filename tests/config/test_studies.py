@@ -210,7 +210,7 @@ def test_a_study_alone_is_told_to_be_a_sweep() -> None:
 def test_every_arm_is_trained_under_every_condition_whatever_data_are_typed() -> None:
     for typed in ([], ["dataset=digits"], ["study.size=smoke"]):
         found = jobs("study=beyond_label_noise", "seed=1", *typed)
-        assert len(found) == 4 * 9
+        assert len(found) == 4 * 10
         rates = {job.condition: job.config["dataset"]["corruption"].get("rate") for job in found}
         assert rates == {"clean": None, "noise 0.2": 0.2, "noise 0.4": 0.4, "noise 0.6": 0.6}
         assert {job.arm for job in found if job.condition == "noise 0.4"} == set(found[0].config["study"]["arms"])

@@ -23,7 +23,7 @@ from kdbench.models.plain_cnn import PlainCNN
 from kdbench.models.probe import probe
 
 FILES = sorted((Path(__file__).parents[2] / "configs/method").glob("*.yaml"))
-NOT_KNOBS = {"guidance", "criteria", "weights", "taps", "phases"}
+NOT_KNOBS = {"guidance", "criteria", "weights", "taps", "phases", "clip"}
 COMPOSER = Composer()
 LABELS = torch.arange(64) % 5
 DATA = DataSpec("fake", 10, (3, 16, 16), (0.5,) * 3, (0.25,) * 3, train_size=64, index_size=len(LABELS), labels=LABELS)
