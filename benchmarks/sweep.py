@@ -91,7 +91,7 @@ def warm_jobs(outputs: Path, *, jobs: int, threads: int) -> list[Job]:
 
 def _study(outputs: Path, *typed: str, quick: bool) -> float:
     """Seconds of the command ``kdbench -m`` as a user types it."""
-    images, epochs = (256, 1) if quick else (6000, 3)
+    images, epochs = (256, 1) if quick else (4000, 2)
     command = [
         "-m", "kdbench", "-m", "dataset=fake", "dataset.channels=1", "dataset.image_size=28",
         f"dataset.sizes.train={images}", "teacher=none", "student=plain2,plain4", "seed=0,1,2,3",
@@ -130,7 +130,7 @@ def run(outputs: Path, *, quick: bool, threads: int) -> list[Row]:
     ways = {ONE: ("sweep.workers=1",), TWO: ("sweep.workers=2",),
             UNPINNED: ("sweep.workers=2", f"trainer.threads={max(cores, 2)}")}  # fmt: skip
     found: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(1 if quick else 3):
+    for number in range(1 if quick else 2):
         for name, typed in ways.items():
             found[name].append(
                 _study(outputs / f"{name} {number}".replace(" ", "-").replace(",", ""), *typed, quick=quick)

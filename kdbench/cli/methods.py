@@ -24,6 +24,7 @@ Why some cost what they do:
 - `mlkd`, `lskd_mlkd`: both networks see every sample twice.
 - `kdsvd`: eigenvectors of the channels of every sample and stage, in float64 because the gradient divides by gaps.
 - `crd`: scores against a bank of one embedding per training sample, and thousands of draws from it for each anchor.
+- `reviewkd`: convolutions that fuse the maps of every stage with those of the next, wider than the student's own.
 - `dpk`: transformer blocks over the tokens of every stage. `rkd`: $B^3$ cosines, in one batched product.
 - Methods without a teacher never run one; `ab` and `fsp` are measured in the phase that does.
 
