@@ -23,13 +23,19 @@ def _train(connection: Connection, link: int, outputs: Path, pair: Pair, images:
     recipe = chain_of(pair, outputs, steps=STEPS, images=images)[link]
     outputs.mkdir(parents=True, exist_ok=True)
     Trainer(replace(make_settings(outputs, threads), shared=outputs)).make(recipe, Noted())
-    connection.send((_own(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**20))
+    connection.send((_own(outputs), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**20))
 
 
-def _own() -> float:
-    """MiB of this process that no file and no other process holds: what it would give back if it ended."""
-    rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return sum(int(row.split()[1]) for row in rows if row.startswith("Anonymous:")) / 1024
+def _own(shared: Path) -> float:
+    """MiB that no other process has, files in ``shared`` apart: what this one would give back if it ended."""
+    own, counted = 0, True
+    for row in Path("/proc/self/smaps").read_text().splitlines():
+        key, *values = row.split()
+        if not key.endswith(":"):  # the next mapping, with its file
+            counted = str(shared) not in row
+        elif counted and key.startswith("Private_"):
+            own += int(values[0])
+    return own / 1024
 
 
 def _measured(*what: Any) -> tuple[float, float]:
