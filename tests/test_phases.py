@@ -58,7 +58,7 @@ def test_history_and_budgets_count_both_phases(outputs: Path) -> None:
     trainer, student = made("ft", "method.phases.paraphraser.epochs=2", "select_on=val", outputs=outputs)
     entry = trainer.make(student, Quiet())
     assert [(row["epoch"], row["phase"]) for row in entry.history] == [(1, 1), (2, 1), (3, 2), (4, 2)]
-    assert [row["lr"] for row in entry.history[:2]] == [0.05, 0.05]
+    assert [row["lr"] for row in entry.history[:2]] == [0.01, 0.01]
     assert [("train/term/ft" in row, "train/term/ft_reconstruction" in row) for row in entry.history[1:3]] == [
         (False, True),
         (True, False),
