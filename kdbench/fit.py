@@ -328,11 +328,11 @@ def _readable_checkpoint(draft: Draft, observer: Observer) -> dict[str, Any] | N
         return None
     try:
         checkpoint = torch.load(draft.checkpoint, map_location="cpu", weights_only=True)
-        problem = None if checkpoint["distiller"].keys() == set(STATE_KEYS) else "of another version of kdbench"
+        if checkpoint["distiller"].keys() == set(STATE_KEYS):
+            return checkpoint
+        problem = "of another version of kdbench"
     except Exception as error:  # noqa: BLE001 (torch.load raises almost anything on damaged files)
         problem = f"damaged ({type(error).__name__})"
-    if problem is None:
-        return checkpoint
     observer.on_note(f"the resumable state of {draft.recipe.name} is {problem}; its training starts again")
     draft.checkpoint.unlink()
     return None
