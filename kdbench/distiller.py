@@ -27,7 +27,10 @@ from kdbench.optim import make_optimizer, make_scheduler
 from kdbench.reading import Reader, Recall, in_float32, terms_of
 
 TASK = "task"
-STATE_KEYS = ("phase", "sums", "seen", "teacher_queries", "queried", "teacher_forwards", "teacher_seconds")  # of states
+_NUMBERS = frozenset(("_current_fx_name", "_task", "_seen", "teacher_queries", "_forwards"))  # set at every step
+STATE_KEYS = (  # of resumable states
+    "phase", "averages", "seen", "teacher_queries", "queried", "teacher_forwards", "teacher_seconds",
+)  # fmt: skip
 
 
 def task_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -133,6 +136,13 @@ class Distiller(pl.LightningModule):
         self.teacher_queries = self._forwards = 0
         self.teacher_clock = Clock()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Spares what is set dozens of times a step, by Lightning above all, the search for modules and parameters."""
+        if name in _NUMBERS:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     @property
     def teacher_forwards(self) -> int:
         """Samples that teachers were shown; below ``teacher_queries`` where their answers were recalled."""
@@ -153,7 +163,7 @@ class Distiller(pl.LightningModule):
         self.phase, phase = number, self._phases[number]
         self._past = sum(past.epochs for past in self._phases[:number]) * self._steps_per_epoch
         self._schedules = {name: make_schedule(name, value) for name, value in phase.weights.items()}
-        self._averages = ("loss", "acc", *(f"term/{name}" for name in self._schedules))
+        self._averages = ("loss", *(f"term/{name}" for name in self._schedules), "acc")
         self._sums = self._sums.new_zeros(len(self._averages))
         self._active: dict[str, Criterion] = {}
         for name, criterion in self.criteria.items():
@@ -187,6 +197,10 @@ class Distiller(pl.LightningModule):
         for teacher in self._teachers:
             teacher._apply(fn)
         return super()._apply(fn, recurse)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Nothing: batches are made where they are needed."""
+        return batch
 
     def progress(self) -> Progress:
         """Where the phase stands."""
@@ -293,10 +307,11 @@ class Distiller(pl.LightningModule):
     @torch.no_grad()
     def _record(self, loss: Tensor, terms: Mapping[str, Tensor], logits: Tensor, target: Tensor) -> None:
         """Adds the batch to the epoch's averages, on the device: nothing is read back before the epoch ends."""
-        correct = (logits.argmax(1) == target).sum()
+        correct = (logits.argmax(1) == target).sum(dtype=torch.float64)
         size = len(target)
-        means = torch.stack([loss, *(terms[name] for name in self._schedules)]).double() * size
-        self._sums.add_(torch.cat([means[:1], correct.reshape(1), means[1:]]))  # += would go through the module tree
+        means = torch.stack([loss, *(terms[name] for name in self._schedules)])
+        self._sums[:-1].add_(means, alpha=size)  # in the sums' float64
+        self._sums[-1].add_(correct)
         self._seen += size
 
     def epoch_averages(self) -> dict[str, float]:
@@ -361,7 +376,7 @@ class Distiller(pl.LightningModule):
         """Inverse of :meth:`on_save_checkpoint`."""
         state = checkpoint["distiller"]
         self.enter_phase(state["phase"])
-        self._sums.copy_(state["sums"])
+        self._sums.copy_(state["averages"])
         self._seen, self.teacher_queries = state["seen"], state["teacher_queries"]
         self._forwards = state["teacher_forwards"]
         self.queried = Queried(state["queried"])

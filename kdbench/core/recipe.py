@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -79,6 +79,11 @@ class Recipe:
         """SHA-256 over everything above, with each teacher standing as its own digest."""
         own = {key: value for key, value in self._fields().items() if key != "teachers"}
         return digest_of({**own, "teachers": [teacher.digest for teacher in self.teachers]})
+
+    def untaught(self) -> tuple[Recipe, Recipe]:
+        """The same training without teachers: as it is, and without clipping, which may have been the method's own."""
+        plain = replace(self, method=None, teachers=())
+        return plain, replace(plain, budget={**plain.budget, "clip": None})
 
     def _fields(self) -> dict[str, Any]:
         return {

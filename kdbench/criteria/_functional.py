@@ -37,8 +37,10 @@ def ensemble_logits(logits: Sequence[Tensor], *, temperature: float) -> Tensor:
 
     Source: Hinton et al. 2015, arXiv:1503.02531, Sec. 1 (arithmetic mean of the predictive distributions).
     """
-    members = torch.stack([log_probabilities(member, temperature) for member in logits])
-    return temperature * (members.logsumexp(dim=0) - math.log(len(members)))
+    members = [log_probabilities(member, temperature) for member in logits]
+    if len(members) == 1:  # the same numbers as below, without the sum
+        return temperature * members[0]
+    return temperature * (torch.stack(members).logsumexp(dim=0) - math.log(len(members)))
 
 
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -18,13 +18,7 @@ from kdbench.report.summary import Group, group
 from kdbench.store import Entry, Store
 
 RECORD = "run.json"
-SAID_BY_LABELS = (
-    "seed",
-    "teacher",
-    "student",
-    "assistants",
-    "method",
-)  # said by chain and method, or no difference at all
+SAID_BY_LABELS = ("seed", "teacher", "student", "assistants", "method")  # by chain and method, or no difference at all
 _CONDITION = ("kind", "rate", "factor")
 _SELECTED = {"last": "last epoch", "val": "best epoch on validation", "test": "best epoch on the test set"}
 
@@ -176,7 +170,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _recipes(store: Store, digests: Mapping[str, str]) -> Iterator[Recipe]:
     """What jobs name, what taught it, and the same networks trained alone; whatever of it is stored is wanted."""
     named = [entry.recipe for digest in digests if (entry := store.get(digest))]
-    alone = [replace(recipe, method=None, teachers=()) for recipe in topological(named) if recipe.teachers]
+    alone = [plain for recipe in topological(named) if recipe.teachers for plain in recipe.untaught()]
     return topological([*named, *alone])
 
 
