@@ -161,6 +161,19 @@ def test_a_pair_has_its_own_weights_and_a_network_its_own_learning_rate() -> Non
     assert thin["mlkd"].hop("student")["optim"]["lr"] == 0.025
 
 
+@pytest.mark.parametrize(
+    ("pair", "lr", "epochs", "weight"),
+    [("resnet56_resnet20", 0.025, 480, 9.0), ("vgg13_vgg8", 0.01, 480, 6.0), ("resnet32x4_ShuffleV2", 0.01, 960, 6.0)],
+)
+def test_standardised_mlkd_runs_as_long_and_weighs_as_much_as_published(
+    pair: str, lr: float, epochs: int, weight: float
+) -> None:
+    job = by_arm(f"study.pairs=[{pair}]", "study.methods=[mlkd+lskd]")["mlkd+lskd"]
+    hop = job.hop("student")
+    assert (hop["optim"]["lr"], hop["trainer"]["max_epochs"]) == (lr, epochs)
+    assert {job.config["method"]["weights"][f"mlkd_{level}"] for level in ("instance", "class", "batch")} == {weight}
+
+
 def test_what_is_typed_for_all_and_the_smoke_size_come_before_what_one_network_has() -> None:
     typed = by_arm("study.pairs=[resnet32x4_ShuffleV1]", "study.methods=[kd]", "optim.lr=0.3")
     assert typed["kd"].hop("student")["optim"]["lr"] == 0.3
