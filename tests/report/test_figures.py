@@ -48,9 +48,17 @@ def test_gain_is_relative_and_paired_by_seed() -> None:
     assert alone.first.chain == ("plain2",)
     halves = type(alone)(tuple(replace(one, test_acc=one.test_acc / 2) for one in taught.networks))
     gain = relative_gain(taught, halves)
+    assert gain is not None
     assert (gain.mean, gain.n) == (pytest.approx(100), 3)
     assert gain.sd == pytest.approx(0)
-    assert relative_gain(taught, type(alone)(halves.networks[:2])).n == 1
+    assert (unpaired := relative_gain(taught, type(alone)(halves.networks[:2]))) is not None
+    assert unpaired.n == 1
+
+
+def test_students_that_are_never_right_alone_have_no_gain_and_spoil_no_figure() -> None:
+    result = collected(paths())
+    wrong = replace(result, networks=tuple(replace(one, test_acc=0.0) for one in result.networks))
+    assert draw_all(result).keys() - draw_all(wrong).keys() == {"gain", "levels", "ranks", "score"}
 
 
 def test_front_keeps_what_nothing_matches() -> None:

@@ -18,10 +18,15 @@ from kdbench.report.results import StudyResult
 from kdbench.report.summary import Group, Summary, scratch, summarise
 
 
-def relative_gain(taught: Group, alone: Group) -> Summary:
-    """``100 (taught / alone - 1)`` in percent: seed by seed where both have the same seeds, else of the means."""
+def relative_gain(taught: Group, alone: Group) -> Summary | None:
+    """``100 (taught / alone - 1)`` in percent: seed by seed where both have the same seeds, else of the means.
+
+    ``None`` where a network alone is never right: nothing can be a multiple of that.
+    """
     ours = {network.seed: network.test_acc for network in taught.networks}
     theirs = {network.seed: network.test_acc for network in alone.networks}
+    if not all(theirs.values()):
+        return None
     if ours.keys() == theirs.keys():
         return summarise([100 * (ours[seed] / theirs[seed] - 1) for seed in sorted(ours)])
     return summarise([100 * (taught.accuracy.mean / alone.accuracy.mean - 1)])
@@ -29,10 +34,10 @@ def relative_gain(taught: Group, alone: Group) -> Summary:
 
 def draw_gain(result: StudyResult) -> Drawing | None:
     """One line per method; needs two students of one teacher, and the same students alone."""
-    families: dict[tuple[str, str | None], list[tuple[Group, Group]]] = {}
+    families: dict[tuple[str, str | None], list[tuple[Group, Summary]]] = {}
     for one in by_size(direct(result)):
-        if alone := scratch(result, one.first):
-            families.setdefault((one.first.chain[0], one.first.method), []).append((one, alone))
+        if (alone := scratch(result, one.first)) and (gain := relative_gain(one, alone)):
+            families.setdefault((one.first.chain[0], one.first.method), []).append((one, gain))
     teacher = max(families, key=lambda key: len(families[key]), default=("", None))[0]
     lines = {method: pairs for (name, method), pairs in families.items()
              if name == teacher and len(pairs) > 1 and unique(pair[0] for pair in pairs)}  # fmt: skip
@@ -43,9 +48,8 @@ def draw_gain(result: StudyResult) -> Drawing | None:
     figure, axes = panel()
     axes.axhline(0, color=GREY, linewidth=1, linestyle=":")
     for index, (method, pairs) in enumerate(lines.items()):
-        gains = [relative_gain(*pair) for pair in pairs]
-        axes.errorbar([names.index(pair[0].first.name) for pair in pairs], [gain.mean for gain in gains],
-                      [spread(gain) for gain in gains], color=SERIES[index % len(SERIES)],
+        axes.errorbar([names.index(one.first.name) for one, _ in pairs], [gain.mean for _, gain in pairs],
+                      [spread(gain) for _, gain in pairs], color=SERIES[index % len(SERIES)],
                       marker=MARKERS[index % len(MARKERS)], label=method)  # fmt: skip
     if len(lines) > 1:
         axes.legend()
