@@ -294,18 +294,8 @@ def _claim(claim: Mapping[str, Any], arms: Sequence[Arm], study: Mapping[str, An
     tests = _tests_of(claim, arms, study)
     source = str(claim.get("source", study["source"]))
     if not tests:
-        return Claim(
-            claim["text"],
-            "",
-            "",
-            None,
-            None,
-            "above",
-            None,
-            "cannot be judged: an arm is missing or not measured",
-            source,
-            "",
-        )
+        missing = "cannot be judged: an arm is missing or not measured"
+        return Claim(claim["text"], "", "", None, None, "above", None, missing, source, "")
     verdict, shown = (_some if claim.get("quantifier") == "some" else _every)(tests)
     if verdict == "undecided":
         verdict = f"undecided at n={min(test.difference.n for test in tests)}"
