@@ -130,11 +130,11 @@ def run(outputs: Path, *, quick: bool, threads: int) -> list[Row]:
     ways = {ONE: ("sweep.workers=1",), TWO: ("sweep.workers=2",),
             UNPINNED: ("sweep.workers=2", f"trainer.threads={max(cores, 2)}")}  # fmt: skip
     found: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(1 if quick else 2):
+    for number in range(1 if quick else 5):
         for name, typed in ways.items():
-            found[name].append(
-                _study(outputs / f"{name} {number}".replace(" ", "-").replace(",", ""), *typed, quick=quick)
-            )
+            if name != UNPINNED or not number:  # so much slower that once is enough
+                folder = outputs / f"{name} {number}".replace(" ", "-").replace(",", "")
+                found[name].append(_study(folder, *typed, quick=quick))
     shared, apart = _sharing(outputs)
     jobs = 100 if quick else 10_000
     return [

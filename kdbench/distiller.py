@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kdbench.core.clock import Clock
 from kdbench.core.phases import Phase
-from kdbench.core.precision import AUTOCAST
+from kdbench.core.precision import autocast_type
 from kdbench.core.queried import Queried
 from kdbench.core.ranks import LEAST_ROWS, Share, rank
 from kdbench.core.schedules import make_schedule
@@ -71,7 +71,7 @@ class Distiller(pl.LightningModule):
         seed: Reseeds the global generator as a function of the step, so that a resumed run draws the same dropout.
         only: Module paths of the parts to train while everything else stays frozen; empty trains all.
         recalls: For each teacher what answers in its place, or ``None``; empty: all are asked live.
-        teacher_precision: A key of :data:`kdbench.core.precision.AUTOCAST` for the teachers alone, whose answers are
+        teacher_precision: A key of :data:`kdbench.core.precision.PRECISIONS` for the teachers alone, whose answers are
             then taken in float32; ``None`` for the student's.
         ema: Decay per step of a moving average of the weights, in (0, 1), reached by ``(1 + step) / (10 + step)`` so
             that the random start is forgotten; ``None`` keeps none.
@@ -286,7 +286,7 @@ class Distiller(pl.LightningModule):
     def _teacher_autocast(self) -> AbstractContextManager[Any]:
         if self._teacher_precision is None:
             return nullcontext()
-        dtype = AUTOCAST[self._teacher_precision]
+        dtype = autocast_type(self._teacher_precision)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def _ask(self, reader: Reader, recall: Recall | None, share: Share) -> ModelOutput:

@@ -69,7 +69,7 @@ class Loop:
 
     Attributes:
         max_epochs: Epochs of the whole training, all phases together.
-        precision: A key of :data:`kdbench.core.precision.AUTOCAST`.
+        precision: A key of :data:`kdbench.core.precision.PRECISIONS`.
         clip: Largest norm of the gradient, or ``None``.
         select_on: ``last``, ``val`` or ``test``.
         device: What this rank computes on.

@@ -152,8 +152,9 @@ def make_scheduler(
 
 def schedule_notes(schedule: Mapping[str, Any], max_epochs: int) -> list[str]:
     """What a reader of the plan should know: parts of the schedule that the training ends before, one line each."""
-    late = [milestone for milestone in schedule.get("milestones", ()) if milestone >= max_epochs]
-    notes = [f"optim.schedule.milestones: {milestone} is never reached in {max_epochs} epochs" for milestone in late]
+    notes = []
+    if late := [f"{milestone:g}" for milestone in schedule.get("milestones", ()) if milestone >= max_epochs]:
+        notes.append(f"optim.schedule.milestones: the training ends with epoch {max_epochs}, before {', '.join(late)}")
     if (warmup := schedule.get("warmup_epochs", 0)) and warmup >= max_epochs:
         notes.append(f"optim.schedule.warmup_epochs: {warmup} of {max_epochs} epochs leave none to train after it")
     return notes

@@ -23,7 +23,7 @@ from kdbench.cache.teacher import Source, TeacherCache
 from kdbench.config.build import LAYOUTS, Builder, UnsuitableError
 from kdbench.core.errors import ConfigError, TrainingError, nearest
 from kdbench.core.heap import keep_freed_memory
-from kdbench.core.precision import AUTOCAST
+from kdbench.core.precision import autocast_type
 from kdbench.core.recipe import Recipe, digest_of
 from kdbench.core.signals import raise_if_stopped
 from kdbench.data.load import DataSplits, ImageSplit
@@ -229,7 +229,7 @@ class Trainer:
                                    Source(teacher.to(self.device), len(split), loader.at, note))
                 for teacher, of in zip(teachers, recipe.teachers, strict=False)
             ]  # fmt: skip
-            autocast = AUTOCAST[recipe.budget["precision"]]
+            autocast = autocast_type(recipe.budget["precision"])
             return evaluate(network, loader, teacher_logits=known, device=self.device, autocast=autocast)
 
         splits = {"val": data.val, "test": data.test}
@@ -312,14 +312,6 @@ def _check_budget(recipe: Recipe, device: torch.device) -> None:
     for key, precision in precisions.items():
         if precision == "16-mixed" and device.type == "cpu":
             problems.append(f"trainer.{key}=16-mixed: CPUs have no half precision; use bf16-mixed")
-        if precision not in AUTOCAST:
-            problems.append(f"trainer.{key}={precision}: unknown{nearest(str(precision), AUTOCAST)}")
-    if (ema := budget["ema"]) is not None and not (isinstance(ema, float) and 0 < ema < 1):
-        problems.append(f"trainer.ema={ema}: a decay per step between 0 and 1 is expected, e.g. 0.999")
-    if (clip := budget["clip"]) is not None and not (isinstance(clip, int | float) and clip > 0):
-        problems.append(f"trainer.clip={clip}: a norm greater than 0 is expected")
-    if (limit := budget["limit_train_batches"]) is not None and not (type(limit) is int and limit > 0):
-        problems.append(f"trainer.limit_train_batches={limit}: a whole number of batches is expected, or null for all")
     if problems:
         raise ConfigError(problems)
 

@@ -81,6 +81,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _threads(share: int) -> int:
+    """The cores of one process, or fewer where ``OMP_NUM_THREADS`` says so; one at least."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return max(min(share, int(said)) if said.isdigit() else share, 1)
+
+
 def run_name(chains: Sequence[Chain], *, multirun: bool) -> str:
     """A folder name made of what is run, never of a number: the same command finds its folder again."""
     students = [chain.links[-1].recipe for chain in chains]
@@ -102,7 +108,7 @@ def make_settings(chains: Sequence[Chain], *, workers: int, share: int, multirun
     config = chains[0].job.config
     trainer, datasets = config["trainer"], [chain.job.config["dataset"] for chain in chains]
     outputs = Path(config["paths"]["outputs"]).expanduser()
-    threads = trainer["threads"] or max(share // max(trainer["devices"], 1), 1)
+    threads = trainer["threads"] or _threads(share // trainer["devices"])
     name = run_name(chains, multirun=multirun)
     return Settings(
         outputs=outputs,

@@ -95,8 +95,6 @@ def device_problems(devices: int, workers: int, cores: int) -> list[str]:
         workers: ``sweep.workers`` of a sweep, otherwise 1.
         cores: CPU cores.
     """
-    if devices < 1:
-        return [f"trainer.devices={devices}: must be at least 1"]
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return ["kdbench starts the processes of a training itself, on one machine; type kdbench without torchrun"]
     wanted, gpus = devices * workers, torch.cuda.device_count()

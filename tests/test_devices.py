@@ -185,7 +185,6 @@ def test_a_failure_of_the_first_rank_ends_the_others() -> None:
 
 
 @pytest.mark.parametrize(("overrides", "changes", "line"), [
-    ([], {"devices": 0}, "trainer.devices=0: must be at least 1"),
     ([], {"devices": 64, "workers": 2}, "trainer.devices=64 x sweep.workers=2: 128 CPU cores are needed"),
     (["trainer.batch_size=3"], {}, "trainer.batch_size=3 is the batch of all devices together: at least 4"),
     ([], {"cache": True}, "cache=teacher: only of trainings on one device"),

@@ -12,7 +12,7 @@ from torch import Tensor
 from kdbench.cache.identity import Pass
 from kdbench.cache.packing import Rows, loss_of, pack, unpack_logits, widened
 from kdbench.core.errors import StoreError, TrainingError
-from kdbench.core.precision import AUTOCAST
+from kdbench.core.precision import autocast_type
 from kdbench.core.recipe import digest_of
 from kdbench.core.signals import raise_if_stopped
 from kdbench.core.taps import TapReader
@@ -31,7 +31,7 @@ def answers(network: Network, positions: Tensor, at: At, asked: Pass) -> Rows:
         Stopped: A signal asked for it.
     """
     reader = TapReader(network, asked.taps)
-    amp = AUTOCAST[asked.precision]
+    amp = autocast_type(asked.precision)
     parts: list[Rows] = []
     try:
         with evaluating(network), torch.no_grad():  # no inference mode: its tensors may not enter autograd later

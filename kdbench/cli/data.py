@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     get.set_defaults(run=_fetch)
     for command in (check, get):
         command.add_argument("name", help="as in dataset=")
-        command.add_argument("overrides", nargs="*", help="paths.data=DIR, dataset.root=DIR")
+        command.add_argument("overrides", nargs="*", default=[], help="paths.data=DIR, dataset.root=DIR")
     given = parser.parse_args(list(arguments))
     (job,) = make_jobs(Composer(), [f"dataset={given.name}", *given.overrides])
     return given.run(job.config["dataset"], Path(job.config["paths"]["data"]).expanduser(), given)

@@ -21,11 +21,17 @@ def main(arguments: Sequence[str]) -> int:
     """Measures, prints, and keeps the record beside the store."""
     parser = Parser(prog="kdbench eval", description="More measurements of a trained network.")
     parser.add_argument("id", help="as kdbench store ls shows it")
-    parser.add_argument("overrides", nargs="*", help="eval=[calibration], eval.calibration.bins=20, paths.outputs=DIR")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], help="eval=[calibration], eval.calibration.bins=20, paths.outputs=DIR"
+    )
     parser.add_argument(
         "--split", choices=["val", "test"], default="test", help="samples to measure on (default: test)"
     )
     given = parser.parse_args(list(arguments))
+    if "=" in given.id:
+        raise ConfigError(f"{given.id}: which network? kdbench eval ID 'eval=[NAME,...]'; kdbench store ls shows them")
+    if ids := [text for text in given.overrides if "=" not in text]:
+        raise ConfigError(f"{' '.join(ids)}: KEY=VALUE is expected after the one network that is measured")
     composer = Composer()
     (job,) = make_jobs(composer, given.overrides)
     problems = Problems()

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="kdbench export", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("id", help="as kdbench store ls shows it")
     parser.add_argument(
-        "overrides", nargs="*", help="paths.outputs=DIR, dataset.root=DIR (of the data), trust=[PACKAGE]"
+        "overrides", nargs="*", default=[], help="paths.outputs=DIR, dataset.root=DIR (of the data), trust=[PACKAGE]"
     )
     parser.add_argument("--format", required=True, choices=FORMATS)
     parser.add_argument("--which", choices=["last", "best"], help="weights (default: those its recipe selects)")

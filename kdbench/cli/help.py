@@ -28,6 +28,7 @@ Commands, each with --help:
   data check|fetch DATASET       whether its files are there and whole; download them
   taps NETWORK                   the places in a network that a method can read
   store ls | show ID | verify | gc | rm ID
+  report [STUDY|FOLDER]          table, figures and one page of the newest or a named run or sweep
   eval ID 'eval=[calibration]'   more measurements of a trained network
   search 'KEY=interval(A,B)'     tunes keys on validation; search=takd: a published space
   dashboard STUDY|FOLDER         a W&B workspace and report of what was logged there

@@ -38,7 +38,9 @@ def main(arguments: Sequence[str]) -> int:
     """Searches, and prints the best and what to type next; 1 if a training failed."""
     parser = Parser(prog="kdbench search", description="Tunes keys on the validation split with Optuna's TPE.",
                     epilog=f"for example: {EXAMPLES.replace(chr(10), '; or ')}")  # fmt: skip
-    parser.add_argument("overrides", nargs="*", help="what is fixed, what is searched, search.trials=N, search.seed=N")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], help="what is fixed, what is searched, search.trials=N, search.seed=N"
+    )
     parser.add_argument("--config-dir", help="a folder of your own YAMLs")
     given = parser.parse_args(list(arguments))
     if importlib.util.find_spec("optuna") is None:

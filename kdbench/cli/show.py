@@ -13,6 +13,7 @@ from typing import Any, Self
 from kdbench.cache.identity import teaching
 from kdbench.cache.savings import Savings
 from kdbench.config.budget import image_counts
+from kdbench.config.jobs import Job
 from kdbench.core.errors import StoreError
 from kdbench.core.recipe import Recipe
 from kdbench.data.catalog import steps_per_epoch
@@ -31,10 +32,11 @@ IN_STORE = Outcome("in store")
 
 def show_plan(plan: Plan, notes: Sequence[str] = ()) -> None:
     """One line per network; then the notes of chains and ``notes``, and which overrides which arms did not have."""
-    console = make_console()
+    console, apart = make_console(), _told_apart(plan)
     rows = [
         PlanRow(node.state, node.role, node.recipe.chain(), method_name(node.recipe),
-                node.recipe.phase_epochs[-1], node.recipe.seed, digest, node.recipe.phase_epochs[:-1])
+                node.recipe.phase_epochs[-1], node.recipe.seed, digest, node.recipe.phase_epochs[:-1],
+                apart.get(digest, ""))
         for digest, node in plan.nodes.items()
     ]  # fmt: skip
     print_plan(rows, console)
@@ -76,14 +78,15 @@ def eval_notes(plan: Plan, store: Store, evaluations: Mapping[str, Any]) -> list
         return []
     lacking = len(plan.unmeasured(store, evaluations))
     known = f", {len(plan.measured) - lacking} of them measured already" if lacking < len(plan.measured) else ""
-    return [f"eval: {', '.join(evaluations)} of {len(plan.measured)} networks (students and what taught them){known}"]
+    networks = f"{len(plan.measured)} network{'s' * (len(plan.measured) != 1)}"
+    return [f"eval: {', '.join(evaluations)} of {networks} (students and what taught them){known}"]
 
 
 class Live:
     """The progress of everything that is being trained; a :class:`kdbench.sweep.Board`."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+        self._plan, self._apart = plan, _told_apart(plan)
         self._console = make_console()
         self._display = Display(self._console, total=len(plan.missing))
         self._last: dict[str, tuple[int, int]] = {}
@@ -120,8 +123,9 @@ class Live:
         self._display.finish(recipe.digest, outcome.status, text)
 
     def _label(self, recipe: Recipe) -> str:
-        node = self._plan.nodes[recipe.digest]
-        return f"{node.role} {recipe.name} (seed {recipe.seed}, {recipe.digest[:8]})"
+        method = method_name(recipe) if len(self._plan.chains) > 1 else None
+        said = filter(None, (method, self._apart.get(recipe.digest), f"seed {recipe.seed}", recipe.digest[:8]))
+        return f"{self._plan.nodes[recipe.digest].role} {recipe.name} ({', '.join(said)})"
 
     def __enter__(self) -> Self:
         self._display.__enter__()
@@ -136,9 +140,9 @@ def show_results(plan: Plan, outcomes: Mapping[str, Outcome], settings: Settings
     console = make_console()
     store = settings.store
     several = len(plan.chains) > 1
-    differing = _differing(plan)
+    apart = _told_apart(plan)
     rows = [replace(_result(plan, digest, outcomes.get(digest, IN_STORE), settings, several),
-                    overrides=differing.get(digest, "")) for digest in _shown(plan)]  # fmt: skip
+                    overrides=apart.get(digest, "")) for digest in _shown(plan)]  # fmt: skip
     ResultTable(rows).print(console)
     print_line(console, f"results: {settings.run_dir}   networks: {store.root}")
     if done := [row for row in rows if row.status in ("done", "in store")]:
@@ -154,12 +158,22 @@ def _shown(plan: Plan) -> list[str]:
     return [digest for digest in plan.nodes if digest in named]
 
 
-def _differing(plan: Plan) -> dict[str, str]:
-    """For each job's final network, by digest, the overrides that other columns do not say and other jobs have not."""
-    typed = {chain.links[-1].recipe.digest: chain.job.overrides for chain in plan.chains}
-    common = set.intersection(*map(set, typed.values()))
-    return {digest: " ".join(text for text in texts if text not in common and text.split("=")[0] not in SAID_BY_LABELS)
-            for digest, texts in typed.items()}  # fmt: skip
+def _told_apart(plan: Plan) -> dict[str, str]:
+    """By digest, what other columns do not say: a study's condition, or overrides of all jobs of a network alone."""
+    jobs: dict[str, list[Job]] = {}
+    for chain in plan.chains:
+        for link in chain.links:
+            jobs.setdefault(link.recipe.digest, []).append(chain.job)
+    common = set.intersection(*(set(chain.job.overrides) for chain in plan.chains))
+
+    def said(own: Sequence[Job]) -> str:
+        if own[0].arm:
+            return own[0].condition if len({job.condition for job in own}) == 1 else ""
+        theirs = set.intersection(*(set(job.overrides) for job in own)) - common
+        return " ".join(text for text in own[0].overrides
+                        if text in theirs and text.split("=")[0] not in SAID_BY_LABELS)  # fmt: skip
+
+    return {digest: said(own) for digest, own in jobs.items()}
 
 
 def _result(plan: Plan, digest: str, outcome: Outcome, settings: Settings, several: bool) -> ResultRow:

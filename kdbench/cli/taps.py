@@ -13,7 +13,7 @@ def main(arguments: Sequence[str]) -> int:
     """Shows names, shapes and module paths; overrides such as ``dataset=fashion_mnist`` say what goes in."""
     parser = Parser(prog="kdbench taps", description="Places of a network whose activations a criterion can read.")
     parser.add_argument("network", help="as in student=, e.g. resnet20 or timm/resnet18")
-    parser.add_argument("overrides", nargs="*", help="e.g. dataset=fashion_mnist student.variant=cifar100")
+    parser.add_argument("overrides", nargs="*", default=[], help="e.g. dataset=fashion_mnist student.variant=cifar100")
     parser.add_argument("--all", action="store_true", help="every module, not only the canonical taps")
     given = parser.parse_args(list(arguments))
     composer = Composer()

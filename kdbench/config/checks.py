@@ -1,5 +1,6 @@
 """The first stage of checks: names, types and files, without torch; all errors at once."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -7,17 +8,9 @@ from kdbench.config.compose import LISTED_GROUPS, Composer, Setting, lookup
 from kdbench.config.source import NONE, ORIGINS, ROLES, node_name
 from kdbench.core.errors import nearest
 
-BUDGET_KEYS = (
-    "max_epochs",
-    "batch_size",
-    "limit_train_batches",
-    "precision",
-    "layout",
-    "clip",
-    "ema",
-    "compile",
-    "matmul",
-)  # change weights
+BUDGET_KEYS = (  # of trainer: they change weights
+    "max_epochs", "batch_size", "limit_train_batches", "precision", "layout", "clip", "ema", "compile", "matmul",
+)  # fmt: skip
 TRAINER_KEYS = (*BUDGET_KEYS, "teacher_precision")  # of trainer: may differ between the networks of a chain
 HOP_KEYS = ("method", "optim", "trainer", "budget", "seed", "select_on")  # may differ between a chain's networks
 
@@ -49,6 +42,8 @@ def coerce(key: str, default: Any, value: Any) -> tuple[Any, str | None]:
     for suffix, example in NULLABLE.items():
         if f".{key}".endswith(f".{suffix}"):
             default = None if value is None else example
+    if not _finite(value):
+        return value, f"{key}={_shown(value)}: not a finite number"
     if default is None:
         return value, None
     is_weight = key.startswith("method.") and key.split(".")[-2] == "weights"  # a number or a schedule
@@ -63,6 +58,12 @@ def coerce(key: str, default: Any, value: Any) -> tuple[Any, str | None]:
     return value, f"{key}={_shown(value)}: {_kind(default)} is expected (default: {_shown(default)})"
 
 
+def _finite(value: Any) -> bool:
+    if isinstance(value, Mapping | list):
+        return all(map(_finite, value.values() if isinstance(value, Mapping) else value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
 
@@ -74,7 +75,10 @@ def option_problems(composer: Composer, setting: Setting) -> list[str]:
         return [f"{setting.text}: choose an option{', none for no teacher' if group == 'teacher' else ''}"
                 f"{nearest('', composer.options(group))}"]  # fmt: skip
     if isinstance(chosen, list) and group not in (*LISTED_GROUPS, "method"):
-        return [f"{setting.text}: {group} takes one option, not a list"]
+        ensemble = "; teacher.ensemble=2 makes two of one network" if group == "teacher" else ""
+        return [f"{setting.text}: {group} takes one option, not a list{ensemble}"]
+    if chosen == [] and group == "method":
+        return [f"{setting.text}: choose a method, or none"]
     names = [str(name) for name in (chosen if isinstance(chosen, list) else [chosen])]
     problems = []
     for name in names:

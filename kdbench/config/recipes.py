@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.config.budget import budget_note, budget_of, budget_problems
-from kdbench.config.cache import cache_problems, teaching_of
+from kdbench.config.budget import budget_note, budget_of
+from kdbench.config.cache import teaching_of
 from kdbench.config.checks import BUDGET_KEYS
 from kdbench.config.jobs import Job
 from kdbench.config.source import NONE, ROLE_KEYS, TEACHER_KEYS
-from kdbench.core.errors import ConfigError, Problems, StoreError, nearest
+from kdbench.config.values import value_problems
+from kdbench.core.errors import ConfigError, Problems, StoreError
 from kdbench.core.phases import resolve_phases
 from kdbench.core.recipe import Recipe, topological
 from kdbench.data.catalog import IDENTITY_EXCLUDES
@@ -26,9 +27,6 @@ PEER = 5_000  # between the seeds of two networks that learn together: equal one
 NOT_TRAINED = {
     "max_epochs": 0, "batch_size": 0, "limit_train_batches": None, "clip": None, "ema": None, "compile": None,
 }  # fmt: skip
-TRAIN = ("auto", "full", "head", "none", "random")
-GUIDANCE = ("chain", "dense", "none", "peer")
-SELECT_ON = ("last", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class ChainBuilder:
             above.append((links[-1].recipe,))
         method = job.hop("student")["method"]
         if not job.arm and not links[-1].recipe.teachers and method["guidance"] != "none" and method["criteria"]:
-            notes.append(f"no teacher: {links[-1].name} is trained from scratch, without the method")
+            notes.append(f"no teacher: {links[-1].name} learns from labels alone, without the method")
         notes += budget_note(links[-1].recipe)
         needed = set(topological([links[-1].recipe]))
         peers = {link.recipe: _peer(link.recipe) for link in links if link.recipe not in needed}
@@ -138,7 +136,7 @@ class ChainBuilder:
         if entry_id := node.get("store"):
             return Link(role, name, self._from_store(role, str(entry_id), node, hop, teachers, job))
         component = {key: value for key, value in node.items() if key not in (*ROLE_KEYS, *TEACHER_KEYS)}
-        init = self._init(node, files)
+        init = self._init(f"assistants.{name}" if role == "assistant" else role, node, files)
         brings = init is not None or bool(component.get("pretrained") or component.get("weights"))
         if brings and init is None and (identity := self._published(component)):
             init = {"published": identity}
@@ -153,12 +151,12 @@ class ChainBuilder:
         file = files[init["sha256"]] if init and "sha256" in init else None
         return self._classes_in_file(component, file, job.config)
 
-    def _init(self, node: Mapping[str, Any], files: dict[str, Path]) -> dict[str, Any] | None:
+    def _init(self, key: str, node: Mapping[str, Any], files: dict[str, Path]) -> dict[str, Any] | None:
         if not (given := node.get("checkpoint")):
             return None
         file = Path(given).expanduser()
         if not file.is_file():
-            raise ConfigError(f"{node['name']}.checkpoint={given}: no such file")
+            raise ConfigError(f"{key}.checkpoint={given}: no such file")
         with file.open("rb") as stream:
             sha = hashlib.file_digest(stream, "sha256").hexdigest()
         files[sha] = file.resolve()
@@ -178,50 +176,15 @@ class ChainBuilder:
 
 
 def _check_values(job: Job) -> None:
-    """Values of which few make sense, in the job's config and in that of each network with one of its own.
+    """The values of the job's config, and of that of each network with one of its own.
 
     Raises:
-        ConfigError: Some do not; all of them, one line each.
+        ConfigError: Some make no sense; all of them, one line each.
     """
     problems = Problems()
     for config in (job.config, *job.hops.values()):
-        problems.add(*_value_problems(config))
+        problems.add(*value_problems(config))
     problems.check()
-
-
-def _value_problems(config: Mapping[str, Any]) -> list[str]:
-    checks = {
-        "method.guidance": (config["method"]["guidance"], GUIDANCE),
-        "select_on": (config["select_on"], SELECT_ON),
-        "teacher.train": (config["teacher"].get("train", "auto"), TRAIN),
-        "student.train": (config["student"].get("train", "auto"), TRAIN),
-        **{f"assistants.{name}.train": (node["train"], TRAIN) for name, node in config.get("assistants", {}).items()},
-    }
-    problems = [f"{key}={value}: unknown{nearest(str(value), allowed)}" for key, (value, allowed) in checks.items()
-                if value not in allowed]  # fmt: skip
-    if config["select_on"] == "test" and config["protocol"]["name"] == "clean":
-        problems.append("select_on=test: choosing weights on the test set needs protocol=paper or protocol=released")
-    if config["select_on"] == "val" and not config["protocol"]["validation"]:
-        problems.append("select_on=val: this protocol holds out no validation split; use select_on=last")
-    if config["student"].get("name") == NONE:
-        problems.append("student=none: there is nothing to train")
-    for key, least in (("trainer.max_epochs", 1), ("trainer.batch_size", 1), ("generations", 1)):
-        node = config
-        for part in key.split("."):
-            node = node[part]
-        if not isinstance(node, int) or node < least:
-            problems.append(f"{key}={node}: must be at least {least}")
-    if (workers := config["trainer"]["loader_workers"]) is not None and workers < 0:
-        problems.append(f"trainer.loader_workers={workers}: must be at least 0, or null")
-    if config["seed"] < 0:
-        problems.append(f"seed={config['seed']}: must be at least 0")
-    if isinstance(lr := config["optim"].get("lr"), int | float) and lr <= 0:
-        problems.append(f"optim.lr={lr}: must be greater than 0")
-    problems += [*cache_problems(config), *budget_problems(config)]
-    for name, criterion in config["method"]["criteria"].items():
-        if not isinstance(criterion, Mapping) or "_target_" not in criterion:
-            problems.append(f"method.criteria.{name}: a mapping with _target_ is expected")
-    return problems
 
 
 def _about_weights(link: Link, classes: int) -> str | None:

@@ -1,5 +1,18 @@
-"""Precisions of arithmetic, as ``trainer.precision`` names them."""
+"""Precisions of arithmetic, as ``trainer.precision`` names them. Needs torch only where a type is asked for."""
 
-import torch
+from __future__ import annotations
 
-AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # of forward and backward passes
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = {"32-true": None, "bf16-mixed": "bfloat16", "16-mixed": "float16"}  # torch's name of what autocast takes
+
+
+def autocast_type(precision: str) -> torch.dtype | None:
+    """What matrix products are computed in under ``torch.autocast``; ``None``: there is none."""
+    import torch
+
+    name = PRECISIONS[precision]
+    return None if name is None else getattr(torch, name)

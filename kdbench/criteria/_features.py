@@ -125,7 +125,9 @@ class FeatureCriterion(Criterion):
         for role, spec in (("student", student), *(("teacher", teacher) for teacher in teachers)):
             if not spec.shapes or (self.single and len(spec.shapes) > 1):
                 number = "exactly one tap" if self.single else "at least one tap"
-                raise ConfigError(f"{name} reads {number} of the {role}, here are {len(spec.shapes)}; see method.taps")
+                fix = ("see method.taps" if spec.shapes else f"{spec.name} lacks what method.taps names (last_map is "
+                       f"only before a global average pooling); choose other taps or another {role}")  # fmt: skip
+                raise ConfigError(f"{name} reads {number} of the {role}, here are {len(spec.shapes)}; {fix}")
             for tap, shape in spec.shapes.items():
                 if self.rank not in (None, len(shape)):
                     raise ConfigError(

@@ -90,7 +90,7 @@ def locate(reader: str, root: str | None, data_dir: Path) -> Path | None:
 
 def _any_folder(reader: str, root: str | None) -> Path:
     if root is None:
-        raise DataError(f"dataset {reader}: which folder? dataset.root=FOLDER with train/CLASS/..., test/CLASS/..., "
+        raise DataError(f"dataset {reader}: which folder? dataset.root=FOLDER with train/CLASS/... and test/ or val/, "
                         f"or with CLASS/...")  # fmt: skip
     folder = Path(root).expanduser()
     if not folder.is_dir():

@@ -96,8 +96,8 @@ def list_folder(config: Mapping[str, Any], root: Path) -> Listing:
         root: The folder.
 
     Raises:
-        DataError: There are no classes, no images, a class of the test set that is not trained on, or both a ``test``
-            and a ``val`` folder and nobody has said which is the test set.
+        DataError: There are no classes, no images, a class without images to train on, or both a ``test`` and a ``val``
+            folder and nobody has said which is the test set.
     """
     if not (root / "train").is_dir():
         if there := [name for name in TEST_FOLDERS if (root / name).is_dir()]:
@@ -115,6 +115,9 @@ def list_folder(config: Mapping[str, Any], root: Path) -> Listing:
             train, test = held_out_files(train)
     if not train or not test:
         raise DataError(f"{root}: {len(train)} images to train on and {len(test)} to test on ({', '.join(SUFFIXES)})")
+    if empty := {*range(len(classes))} - {label for _, label in train}:
+        raise DataError(f"{root}: no images to train on of {', '.join(classes[label] for label in sorted(empty))}; "
+                        "add some, or remove the folder")  # fmt: skip
     return Listing(root, classes, train, test)
 
 

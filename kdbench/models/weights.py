@@ -104,7 +104,7 @@ def _load(path: Path) -> Any:
             f"save the state_dict() alone, best as safetensors"
         ) from error
     except Exception as error:  # damaged bytes make torch's reader raise nearly anything
-        raise ConfigError(f"checkpoint {path}: damaged, or of another format ({type(error).__name__})") from error
+        raise ConfigError(f"checkpoint {path}: damaged, or neither safetensors nor what torch.save writes") from error
 
 
 def _stripped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -34,6 +34,7 @@ class PlanRow:
         seed: Its seed.
         id: Its digest, of which eight digits are shown.
         before: Epochs of the phases before the training proper.
+        overrides: What else tells its jobs from the others.
     """
 
     state: State
@@ -44,6 +45,7 @@ class PlanRow:
     seed: int
     id: str
     before: tuple[int, ...] = ()
+    overrides: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,12 +189,15 @@ def make_console(file: IO[str] | None = None, *, force_terminal: bool | None = N
 
 def print_plan(rows: Sequence[PlanRow], console: Console) -> None:
     """One line per network, and what they come to."""
+    said = [row.overrides or "-" for row in rows]
+    overrides = [Column("overrides", said, keep=1)] if any(row.overrides for row in rows) else []
     print_columns(
         [
             Column("state", [row.state for row in rows]),
             Column("role", [row.role for row in rows], keep=3),
             Column("network", [row.chain for row in rows]),
             Column("method", [row.method or "-" for row in rows], keep=4),
+            *overrides,
             Column(
                 "epochs", ["+".join(map(str, (*row.before, row.epochs or "-"))) for row in rows], keep=2, align="right"
             ),

@@ -48,3 +48,8 @@ def test_a_value_of_the_keys_kind_is_taken(default: object, value: object, taken
 @pytest.mark.parametrize(("default", "value"), [(1, 1.5), (1, True), (True, 1), ("a", 1), ([], "a"), (1.0, None)])
 def test_a_value_of_another_kind_is_refused(default: object, value: object) -> None:
     assert coerce("key", default, value)[1]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [0.5, float("nan")], {"end": float("-inf")}])
+def test_a_number_that_is_not_finite_is_refused_wherever_it_stands(value: object) -> None:
+    assert str(coerce("method.weights.kd", 1.0, value)[1]).endswith("not a finite number")

@@ -100,7 +100,7 @@ def test_no_teacher_is_from_scratch_whatever_the_method() -> None:
     assert [link.role for link in made.links] == ["student"]
     assert made.links[0].recipe.method is None
     assert made.links[0].recipe == chain("teacher=none", "method=none").links[0].recipe
-    assert "from scratch" in made.notes[0]
+    assert "labels alone, without the method" in made.notes[0]
 
 
 def test_a_method_without_teachers_trains_none() -> None:
@@ -145,6 +145,13 @@ def test_protocols_decide_split_and_selection() -> None:
         (["teacher.train=half"], "unknown"),
         (["student.train=none"], "random weights"),
         (["trainer.max_epochs=0"], "at least 1"),
+        (["trainer.limit_train_batches=0"], "at least 1"),
+        (["trainer.devices=0"], r"trainer.devices=0: must be at least 1"),
+        (["trainer.loader_workers=-1"], "at least 0"),
+        (["trainer.ema=2"], "between 0 and 1"),
+        (["trainer.clip=-1"], "greater than 0"),
+        (["trainer.precision=half"], "trainer.precision=half: unknown"),
+        (["trainer.teacher_precision=bf16-mix"], "did you mean 'bf16-mixed'"),
         (["generations=0"], "at least 1"),
         (["teacher.ensemble=0"], "at least 1"),
         (["teacher=none", "assistants=[plain4]"], "has no teacher"),

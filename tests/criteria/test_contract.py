@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from kdbench.config.compose import Composer
-from kdbench.config.recipes import GUIDANCE
+from kdbench.config.values import GUIDANCE
 from kdbench.core.errors import ConfigError
 from kdbench.core.taps import TapReader, expand_taps
 from kdbench.core.targets import resolve_target

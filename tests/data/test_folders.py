@@ -85,7 +85,11 @@ def test_folders_without_a_meaning_are_errors(tmp_path: Path, write_images: Any)
     with pytest.raises(DataError, match="has test/ but no train/"):
         list_folder(ANY, tmp_path / "x")
     write_images(tmp_path / "x" / "train", "b")
+    (tmp_path / "x" / "train" / "hollow").mkdir()
     with pytest.raises(DataError, match="no such class in train/: a"):
+        list_folder(ANY, tmp_path / "x")
+    write_images(tmp_path / "x" / "train", "a")
+    with pytest.raises(DataError, match="no images to train on of hollow; add some, or remove the folder"):
         list_folder(ANY, tmp_path / "x")
 
 
