@@ -132,9 +132,8 @@ def run(outputs: Path, *, quick: bool, threads: int) -> list[Row]:
     found: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(1 if quick else 5):
         for name, typed in ways.items():
-            if name != UNPINNED or not number:  # so much slower that once is enough
-                folder = outputs / f"{name} {number}".replace(" ", "-").replace(",", "")
-                found[name].append(_study(folder, *typed, quick=quick))
+            folder = outputs / f"{name} {number}".replace(" ", "-").replace(",", "")
+            found[name].append(_study(folder, *typed, quick=quick))
     shared, apart = _sharing(outputs)
     jobs = 100 if quick else 10_000
     return [

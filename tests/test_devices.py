@@ -11,13 +11,17 @@ from pytorch_lightning.strategies import FSDPStrategy
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from kdbench import runner
+from kdbench.config.compose import Composer
+from kdbench.config.jobs import make_jobs
+from kdbench.config.recipes import ChainBuilder
 from kdbench.core.errors import ConfigError, Stopped, TrainingError
 from kdbench.core.ranks import Share, agreed, rank
 from kdbench.core.signals import stopping_safely
 from kdbench.core.types import Batch
 from kdbench.launch import ranks_running
 from kdbench.runner import Trainer
-from kdbench.store import Entry
+from kdbench.settings import make_settings
+from kdbench.store import Entry, Store
 from kdbench.strategies import STRATEGIES
 from tests.test_resume import Interrupts, same
 from tests.toy import Quiet, recipes, settings
@@ -200,6 +204,15 @@ def test_what_cannot_run_on_these_devices_is_refused(overrides, changes, line: s
     with pytest.raises(ConfigError) as error:
         Trainer(settings(tmp_path, accelerator="cpu", **{"devices": 2, **changes})).check(recipe)
     assert any(problem.startswith(line) for problem in error.value.problems), error.value.problems
+
+
+def test_a_process_has_its_share_of_the_cores_or_fewer_where_openmp_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    chains = [ChainBuilder(Store(Path("nowhere")), lambda *_: None).build(job) for job in make_jobs(Composer(), [])]
+    found = []
+    for said in ("", "3", "64", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+        found.append(make_settings(chains, workers=1, share=8, multirun=False).threads)
+    assert found == [8, 3, 8, 1, 8]
 
 
 def test_under_torchrun_no_processes_are_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,12 @@ def test_the_same_network_from_scratch_stands_beside_the_distilled_one(method: s
     [
         (["metod=kd", "method.temprature=2", "+foo=1"], ["'method'", "'temperature'", "foo"]),
         (["-m", "method.temperature=2,nonsense"], ["nonsense"]),
+        (["method=[]"], ["choose a method"]),
+        (["optim.lr=nan", "method.weights.kd=inf"], ["optim.lr=nan: not a finite", "method.weights.kd=inf"]),
+        (["dry_run=true", "trainer.precision=bf17"], ["trainer.precision=bf17", "bf16-mixed"]),
+        (["teacher=[plain4,plain6]"], ["teacher.ensemble=2"]),
+        (["eval", "eval=[calibration]"], ["which network?", "store ls"]),
+        (["eval", "1a2b", "3c4d", "eval=[calibration]"], ["3c4d: KEY=VALUE is expected"]),
         (["teacher=resnet999"], ["resnet999"]),
         (["dataset=fashion_mnist", "dataset.root=/nowhere"], ["/nowhere", "dataset-fashion-mnist"]),
         (["teacher=store/doesnotexist"], ["store ls"]),
@@ -99,6 +106,13 @@ def test_a_wrong_command_names_the_fix_starts_nothing_and_writes_nothing(
     assert all(word in ran.err for word in words)
     assert all(line.startswith("kdbench: ") for line in ran.err.splitlines())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_says_what_tells_networks_of_one_chain_and_method_apart(run: Any) -> None:
+    typed = run("dry_run=true", "-m", "method.temperature=2,4", "assistants=[]").out.splitlines()
+    assert [line.split()[-4] for line in typed[1:4]] == ["-", "method.temperature=2", "method.temperature=4"]
+    study = run("dry_run=true", "-m", "study=beyond_label_noise", "study.size=smoke").out
+    assert re.findall(r" kd +(clean|noise [0-9.]+) ", study) == ["clean", "noise 0.2", "noise 0.4", "noise 0.6"]
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(run: Any, tmp_path: Path) -> None:
