@@ -19,7 +19,7 @@ from kdbench.data.load import DataSplits, ImageSplit
 from kdbench.data.loader import EvalLoader
 from kdbench.runner import builder_of, check_all, device_of, without_seeds
 from kdbench.samples import read_samples
-from kdbench.settings import Settings, cores
+from kdbench.settings import Settings, cores, threads_of
 from kdbench.store import Entry
 from kdbench.sweep import Outcome, describe_failure
 
@@ -202,7 +202,7 @@ def evaluate_entry(entry: Entry, evaluations: Mapping[str, Mapping[str, Any]], c
         run_dir=Path(),
         roots={entry.recipe.data["name"]: config["dataset"]["root"]},
         accelerator=config["trainer"]["accelerator"],
-        threads=config["trainer"]["threads"] or cores(),
+        threads=config["trainer"]["threads"] or threads_of(cores()),
         trusted=tuple(config["trust"]),
         eval_batch_size=config["trainer"]["eval_batch_size"],
         loader_workers=config["trainer"]["loader_workers"] or 0,

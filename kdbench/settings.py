@@ -81,8 +81,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _threads(share: int) -> int:
-    """The cores of one process, or fewer where ``OMP_NUM_THREADS`` says so; one at least."""
+def threads_of(share: int) -> int:
+    """Threads of a process on ``share`` cores: as many, or fewer where ``OMP_NUM_THREADS`` says so; one at least."""
     said = os.environ.get("OMP_NUM_THREADS", "")
     return max(min(share, int(said)) if said.isdigit() else share, 1)
 
@@ -108,7 +108,7 @@ def make_settings(chains: Sequence[Chain], *, workers: int, share: int, multirun
     config = chains[0].job.config
     trainer, datasets = config["trainer"], [chain.job.config["dataset"] for chain in chains]
     outputs = Path(config["paths"]["outputs"]).expanduser()
-    threads = trainer["threads"] or _threads(share // trainer["devices"])
+    threads = trainer["threads"] or threads_of(share // trainer["devices"])
     name = run_name(chains, multirun=multirun)
     return Settings(
         outputs=outputs,
