@@ -166,14 +166,19 @@ def _told_apart(plan: Plan) -> dict[str, str]:
             jobs.setdefault(link.recipe.digest, []).append(chain.job)
     common = set.intersection(*(set(chain.job.overrides) for chain in plan.chains))
 
-    def said(own: Sequence[Job]) -> str:
+    def said(own: Sequence[Job], method: str | None) -> str:
         if own[0].arm:
             return own[0].condition if len({job.condition for job in own}) == 1 else ""
         theirs = set.intersection(*(set(job.overrides) for job in own)) - common
-        return " ".join(text for text in own[0].overrides
-                        if text in theirs and text.split("=")[0] not in SAID_BY_LABELS)  # fmt: skip
+        return " ".join(text for text in own[0].overrides if text in theirs and not _in_columns(text, method))
 
-    return {digest: said(own) for digest, own in jobs.items()}
+    return {digest: said(own, method_name(plan.nodes[digest].recipe)) for digest, own in jobs.items()}
+
+
+def _in_columns(text: str, method: str | None) -> bool:
+    """Whether chain and method of a row say what was typed; a method's criteria may be called otherwise than it."""
+    key, _, value = text.partition("=")
+    return key in SAID_BY_LABELS and (key != "method" or method in (None, value.strip("[]").replace(",", "+")))
 
 
 def _result(plan: Plan, digest: str, outcome: Outcome, settings: Settings, several: bool) -> ResultRow:

@@ -111,6 +111,8 @@ def test_a_wrong_command_names_the_fix_starts_nothing_and_writes_nothing(
 def test_a_plan_says_what_tells_networks_of_one_chain_and_method_apart(run: Any) -> None:
     typed = run("dry_run=true", "-m", "method.temperature=2,4", "assistants=[]").out.splitlines()
     assert [line.split()[-4] for line in typed[1:4]] == ["-", "method.temperature=2", "method.temperature=4"]
+    renamed = run("dry_run=true", "-m", "method=kd,kdiga", "assistants=[]").out.splitlines()
+    assert [line.split()[-5:-3] for line in renamed[2:4]] == [["kd", "-"], ["kd+iga", "method=kdiga"]]
     study = run("dry_run=true", "-m", "study=beyond_label_noise", "study.size=smoke").out
     assert re.findall(r" kd +(clean|noise [0-9.]+) ", study) == ["clean", "noise 0.2", "noise 0.4", "noise 0.6"]
 
