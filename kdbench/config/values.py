@@ -61,8 +61,9 @@ def _ranges(config: Mapping[str, Any]) -> Iterator[str]:
     trainer = config["trainer"]
     if (ema := trainer["ema"]) is not None and not 0 < ema < 1:
         yield f"trainer.ema={ema}: a decay per step between 0 and 1 is expected, e.g. 0.999"
-    if (clip := trainer["clip"]) is not None and clip <= 0:
-        yield f"trainer.clip={clip}: a norm greater than 0 is expected"
+    for key in ("trainer", "method"):
+        if (clip := config[key].get("clip")) is not None and clip <= 0:
+            yield f"{key}.clip={clip}: a norm greater than 0 is expected"
     if isinstance(lr := config["optim"].get("lr"), int | float) and lr <= 0:
         yield f"optim.lr={lr}: must be greater than 0"
 
