@@ -21,6 +21,7 @@ from kdbench.core.queried import Queried
 from kdbench.core.ranks import LEAST_ROWS, Share, rank
 from kdbench.core.schedules import make_schedule
 from kdbench.core.seeds import derive_seed
+from kdbench.core.taps import TapReader
 from kdbench.core.types import Batch, ModelOutput, Progress
 from kdbench.criteria.base import Criterion
 from kdbench.optim import make_optimizer, make_scheduler
@@ -152,6 +153,11 @@ class Distiller(pl.LightningModule):
     def teachers(self) -> tuple[nn.Module, ...]:
         """The networks whose outputs are constants: none for one that learns together with the student."""
         return self._teachers
+
+    @property
+    def readers(self) -> tuple[TapReader, ...]:
+        """The student and the teachers as they run here, with the taps that criteria read."""
+        return tuple(reader.read for reader in (self._student_reader, *self._teacher_readers))
 
     @property
     def deployed(self) -> nn.Module:

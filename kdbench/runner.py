@@ -26,6 +26,7 @@ from kdbench.core.heap import keep_freed_memory
 from kdbench.core.precision import autocast_type
 from kdbench.core.recipe import Recipe, digest_of
 from kdbench.core.signals import raise_if_stopped
+from kdbench.core.types import DataSpec
 from kdbench.data.load import DataSplits, ImageSplit
 from kdbench.data.loader import EvalLoader, TrainLoader
 from kdbench.data.mixing import make_mixes
@@ -36,6 +37,7 @@ from kdbench.kernels import kernel_problems, matmul_precision
 from kdbench.launch import ranks_running
 from kdbench.metrics.cost import count_macs, count_parameters, latency
 from kdbench.metrics.evaluate import evaluate
+from kdbench.models.lean import optimize_for_inference, relus_in_place, set_in_place
 from kdbench.models.network import Network
 from kdbench.optim import schedule_notes
 from kdbench.settings import Settings, cores
@@ -153,6 +155,7 @@ class Trainer:
             loader = self._train_loader(recipe, data)
             recalls = make_recalls(recipe, teachers, loader, data.spec, self._cache, observer.on_note)
             distiller = self.builder.distiller(recipe, student, teachers, data.spec, len(loader), recalls)
+            in_place = _make_lean(distiller, recipe, data.spec)
             if added := count_parameters(student) - own:
                 observer.on_note(
                     f"{recipe.name} is deployed as its method changes it: {own + added} parameters, {own} without it"
@@ -164,6 +167,7 @@ class Trainer:
             teacher_seconds, asked = distiller.teacher_clock.seconds, _asked(distiller)
             extra = count_parameters(distiller.criteria)
             student = distiller.deployed
+            set_in_place(student, in_place, False)  # measured as it is built
         raise_if_stopped()
         student = student.to(self.device)
         _check_weights(recipe, student)
@@ -225,7 +229,7 @@ class Trainer:
             loader = EvalLoader(split, size, memory_format=LAYOUTS[layout], device=self.device,
                                 workers=self.settings.loader_workers)  # fmt: skip
             known = [
-                self._cache.logits(evaluation_pass(recipe, of.digest, name, size),
+                self._cache.logits(evaluation_pass(recipe, of.digest, name, size, teacher.folded),
                                    Source(teacher.to(self.device), len(split), loader.at, note))
                 for teacher, of in zip(teachers, recipe.teachers, strict=False)
             ]  # fmt: skip
@@ -266,8 +270,24 @@ def _other_rank(rank: int, settings: Settings, recipe: Recipe, draft: Draft) -> 
     student, teachers = trainer._networks(recipe, data)
     loader = trainer._train_loader(recipe, data)
     distiller = trainer.builder.distiller(recipe, student, teachers, data.spec, len(loader))
+    _make_lean(distiller, recipe, data.spec)
     torch.set_float32_matmul_precision(recipe.budget["matmul"])
     return partial(fit, distiller, loader, draft, trainer._loop(recipe), measure={}, observer=Unheard())
+
+
+def _make_lean(distiller: Distiller, recipe: Recipe, spec: DataSpec) -> list[str]:
+    """Spares its networks traffic through memory, now that criteria have read, or copied, what they need of them.
+
+    Returns:
+        Paths of the student's ReLUs that work in place.
+    """
+    samples = torch.linspace(0, 1, 2 * math.prod(spec.input_shape)).reshape(2, *spec.input_shape)
+    student, *teachers = distiller.readers
+    for reader in teachers:
+        network = reader.network
+        assert isinstance(network, Network)
+        network.folded = optimize_for_inference(reader, samples.to(network.mean.device))
+    return [] if recipe.budget["compile"] else relus_in_place(student, samples)
 
 
 def _asked(distiller: Distiller | None) -> dict[str, int]:

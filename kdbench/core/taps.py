@@ -52,6 +52,10 @@ class TapReader:
         network: Any module that maps inputs to logits `(B, C)`.
         names: Canonical tap names or module paths.
 
+    Attributes:
+        network: As given.
+        names: The same, each once.
+
     Raises:
         ConfigError: A name means nothing in this network.
     """
@@ -70,7 +74,7 @@ class TapReader:
                 if tap.io == "input"
                 else module.register_forward_hook(self._output_hook(name))
             )
-        self._names = tuple(dict.fromkeys(names))
+        self.names = tuple(dict.fromkeys(names))
 
     def _keep(self, name: str, value: Any) -> None:
         if not self._reading:
@@ -104,7 +108,7 @@ class TapReader:
         finally:
             self._reading = False
         features = {}
-        for name in self._names:
+        for name in self.names:
             if name not in self._features:
                 raise ConfigError(f"tap {name!r} did not fire: its module is not used in the forward pass")
             value = self._features[name]
