@@ -105,8 +105,6 @@ class Trainer:
         # what a cluster has is not known here: the most is assumed
         device = torch.device("cuda") if self.settings.elsewhere else self.device
         _check_budget(recipe, device)
-        if self.settings.cache and self.settings.devices > 1:
-            raise ConfigError("cache=teacher: only of trainings on one device; use cache=none or trainer.devices=1")
         if self.settings.devices > 1 and (recipe.method or {}).get("budget", {}).get("unqueried") == "label":
             raise ConfigError("budget.unqueried=label: only on one device; use budget.unqueried=drop or "
                               "trainer.devices=1")  # fmt: skip
@@ -269,7 +267,8 @@ def _other_rank(rank: int, settings: Settings, recipe: Recipe, draft: Draft) -> 
     data = trainer.builder.data_taught(recipe)
     student, teachers = trainer._networks(recipe, data)
     loader = trainer._train_loader(recipe, data)
-    distiller = trainer.builder.distiller(recipe, student, teachers, data.spec, len(loader))
+    recalls = make_recalls(recipe, teachers, loader, data.spec, trainer._cache, lambda _: None)
+    distiller = trainer.builder.distiller(recipe, student, teachers, data.spec, len(loader), recalls)
     _make_lean(distiller, recipe, data.spec)
     torch.set_float32_matmul_precision(recipe.budget["matmul"])
     return partial(fit, distiller, loader, draft, trainer._loop(recipe), measure={}, observer=Unheard())

@@ -31,9 +31,10 @@ CHAIN = ("teacher=plain4", "assistants=[]", "trainer.batch_size=31")
 
 
 def make(
-    outputs: Path, *overrides: str, devices: int = 2, strategy: str = "ddp", observer: Quiet | None = None
-) -> Entry:
-    trainer = Trainer(settings(outputs, devices=devices, strategy=strategy, accelerator="cpu"))
+    outputs: Path, *overrides: str, devices: int = 2, strategy: str = "ddp", observer: Quiet | None = None,
+    **options: Any,
+) -> Entry:  # fmt: skip
+    trainer = Trainer(settings(outputs, devices=devices, strategy=strategy, accelerator="cpu", **options))
     with stopping_safely():
         for recipe in recipes(*CHAIN, *TWO, f"trainer.devices={devices}", *overrides, outputs=outputs):
             entry = trainer.make(recipe, observer or Quiet())
@@ -55,6 +56,16 @@ def test_two_devices_make_the_network_of_one(whole: Entry, tmp_path: Path) -> No
     for row, other in zip(whole.history, alone.history, strict=True):
         assert row == pytest.approx(other, rel=1e-3, abs=1.0)
     assert whole.env["devices"] == 2
+
+
+@pytest.mark.parametrize("views", [(), ("dataset.augment=crop_flip",)], ids=str)
+def test_a_cache_answers_all_devices_and_is_filled_once(views: tuple[str, ...], tmp_path: Path) -> None:
+    few = ("dataset.train_size=100", *views)
+    live, cached = (make(tmp_path / name, *few, cache=name == "cached") for name in ("live", "cached"))
+    torch.testing.assert_close(cached.weights("last"), live.weights("last"), rtol=1e-4, atol=1e-5)
+    passes = 2 if views else 1  # of both epochs, each with a check of 32 images
+    assert cached.metrics["teacher_forwards"] == passes * (100 + 32)
+    assert cached.metrics["teacher_queries"] == live.metrics["teacher_queries"] == live.metrics["teacher_forwards"]
 
 
 def test_stopped_and_resumed_ends_with_the_same_bits(whole: Entry, tmp_path: Path) -> None:
@@ -191,7 +202,6 @@ def test_a_failure_of_the_first_rank_ends_the_others() -> None:
 @pytest.mark.parametrize(("overrides", "changes", "line"), [
     ([], {"devices": 64, "workers": 2}, "trainer.devices=64 x sweep.workers=2: 128 CPU cores are needed"),
     (["trainer.batch_size=3"], {}, "trainer.batch_size=3 is the batch of all devices together: at least 4"),
-    ([], {"cache": True}, "cache=teacher: only of trainings on one device"),
     (["trainer.compile=default"], {}, "trainer.compile=default: cannot see BatchNorm's statistics"),
     ([], {"strategy": "dpp"}, "trainer.strategy=dpp: unknown; did you mean 'ddp'"),
     ([], {"strategy": "fsdp"}, "trainer.strategy=fsdp: shards over GPUs only"),

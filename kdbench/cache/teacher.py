@@ -13,6 +13,7 @@ from kdbench.cache.identity import Pass
 from kdbench.cache.packing import Rows, loss_of, pack, unpack_logits, widened
 from kdbench.core.errors import StoreError, TrainingError
 from kdbench.core.precision import autocast_type
+from kdbench.core.ranks import rank, wait_for_all
 from kdbench.core.recipe import digest_of
 from kdbench.core.signals import raise_if_stopped
 from kdbench.core.taps import TapReader
@@ -211,7 +212,7 @@ class CachedTeacher:
                                 "use cache=none, or leave the mixing out")  # fmt: skip
         asked = self._asked_in(epoch)
         places = torch.searchsorted(self._index, batch.index)
-        rows = {name: values[places] for name, values in self._rows.items()}
+        rows = {name: values.index_select(0, places) for name, values in self._rows.items()}
         return ModelOutput(unpack_logits(rows, self._classes), {tap: widened(rows[f"tap.{tap}"]) for tap in asked.taps})
 
     def _asked_in(self, epoch: int) -> Pass:
@@ -225,7 +226,11 @@ class CachedTeacher:
         return self._current
 
     def _open(self, asked: Pass, source: Source) -> None:
+        if rank():  # rank 0 makes what is missing, and counts what the teacher was shown
+            wait_for_all()
         kept = self._cache.rows(asked, source)
+        if not rank():
+            wait_for_all()
         if kept.remark and self._current is None:  # said of the first view, said for all
             source.note(f"teacher {source.network.name} answers from a lossy cache: {kept.remark}")
         self._rows = {name: values.to(self._index.device) for name, values in kept.rows.items()}

@@ -137,7 +137,7 @@ class TrainLoader:
         return self._batch(_images_at(self._split.images, positions, self._looks(positions, epoch)), positions, epoch)
 
     def _looks(self, positions: Tensor, epoch: int) -> list[Tensor]:
-        keys = self._keys(epoch)[positions]
+        keys = self._keys(epoch).index_select(0, positions)
         return [keys, fold(keys, _SECOND)] if self.two_views else [keys]
 
     def _batch(self, images: Sequence[Tensor], positions: Tensor, epoch: int) -> Batch:
@@ -146,7 +146,8 @@ class TrainLoader:
         pairs = zip(each, looks, strict=True)
         views = [_pixels(apply_views(self._views, batch, look), self._memory_format) for batch, look in pairs]
         second = views[1] if self.two_views else None
-        return Batch(views[0], self._split.labels[positions], self._split.index[positions], second)
+        labels, index = (known.index_select(0, positions) for known in (self._split.labels, self._split.index))
+        return Batch(views[0], labels, index, second)
 
     def _mixed(self, batch: Batch, positions: Tensor, epoch: int) -> Batch:
         return mix_batch(self._mixes, batch, fold(self._keys(epoch)[positions], _MIX)) if self._mixes else batch
