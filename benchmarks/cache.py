@@ -59,7 +59,7 @@ def run(outputs: Path, *, quick: bool, threads: int) -> list[Row]:
     return rows
 
 
-# How many times as fast as the plain bare loop one with logits ready was, in float32 and in bf16, when the limit was set.
+# Times of a plain bare loop that one with logits ready reached, in float32 and in bf16, when the limit was set.
 # The bare loops here run kdbench's networks and heap settings, and are faster; the table shows them beside ours.
 LIMITS = dict(zip(PAIRS, ((5.1, 7.6), (3.1, 5.4), (2.4, 3.3), (2.5, 3.2)), strict=True))
 _PLAIN, _WIDE = str(PAIRS[0]), str(PAIRS[1])
