@@ -105,11 +105,21 @@ def _unpack(file: Path, folder: Path) -> None:
                     archive.extractall(scratch)
             else:
                 with tarfile.open(file) as archive:
-                    archive.extractall(scratch, filter="data")
+                    _check_inside(archive, Path(scratch))
+                    archive.extraction_filter = getattr(tarfile, "data_filter", None)
+                    archive.extractall(scratch)
         except (tarfile.TarError, zipfile.BadZipFile) as error:
             raise UserError(f"{file}: cannot be unpacked ({error}); remove it and type the command again") from error
         for entry in sorted(os.listdir(scratch)):
             _move(Path(scratch) / entry, folder / entry)
+
+
+def _check_inside(archive: tarfile.TarFile, folder: Path) -> None:
+    """What Python's own filter does from 3.11.4 on, for those before: files and folders only, none outside."""
+    for member in archive.getmembers():
+        inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+        if not (inside and (member.isfile() or member.isdir())):
+            raise tarfile.TarError(f"{member.name} is no file or folder inside of it")
 
 
 def _move(path: Path, target: Path) -> None:
