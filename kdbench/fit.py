@@ -22,7 +22,7 @@ from torch import Tensor
 
 from kdbench.core.clock import Clock
 from kdbench.core.errors import Stopped, TrainingError
-from kdbench.core.ranks import agreed, rank, wait_for_all, world
+from kdbench.core.ranks import agreed, first_rank_first, world
 from kdbench.core.signals import stop_signal
 from kdbench.data.loader import TrainLoader
 from kdbench.distiller import STATE_KEYS, Distiller
@@ -320,12 +320,8 @@ def fit(
 
 def _same_checkpoint(draft: Draft, observer: Observer) -> dict[str, Any] | None:
     """:func:`_readable_checkpoint` on every rank: those that only read come after the one that may drop it."""
-    if rank():
-        wait_for_all()
-    checkpoint = _readable_checkpoint(draft, observer)
-    if not rank():
-        wait_for_all()
-    return checkpoint
+    with first_rank_first():
+        return _readable_checkpoint(draft, observer)
 
 
 def _on_cpu(network: torch.nn.Module) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ from kdbench.kernels import kernel_problems, matmul_precision
 from kdbench.launch import ranks_running
 from kdbench.metrics.cost import count_macs, count_parameters, latency
 from kdbench.metrics.evaluate import evaluate
-from kdbench.models.lean import optimize_for_inference, relus_in_place, set_in_place
+from kdbench.models.memory_traffic import optimize_for_inference, relus_in_place, set_in_place
 from kdbench.models.network import Network
 from kdbench.optim import schedule_notes
 from kdbench.settings import Settings, cores
@@ -153,7 +153,7 @@ class Trainer:
             loader = self._train_loader(recipe, data)
             recalls = make_recalls(recipe, teachers, loader, data.spec, self._cache, observer.on_note)
             distiller = self.builder.distiller(recipe, student, teachers, data.spec, len(loader), recalls)
-            in_place = _make_lean(distiller, recipe, data.spec)
+            in_place = _lighten(distiller, recipe, data.spec)
             if added := count_parameters(student) - own:
                 observer.on_note(
                     f"{recipe.name} is deployed as its method changes it: {own + added} parameters, {own} without it"
@@ -269,18 +269,18 @@ def _other_rank(rank: int, settings: Settings, recipe: Recipe, draft: Draft) -> 
     loader = trainer._train_loader(recipe, data)
     recalls = make_recalls(recipe, teachers, loader, data.spec, trainer._cache, lambda _: None)
     distiller = trainer.builder.distiller(recipe, student, teachers, data.spec, len(loader), recalls)
-    _make_lean(distiller, recipe, data.spec)
     torch.set_float32_matmul_precision(recipe.budget["matmul"])
+    _lighten(distiller, recipe, data.spec)
     return partial(fit, distiller, loader, draft, trainer._loop(recipe), measure={}, observer=Unheard())
 
 
-def _make_lean(distiller: Distiller, recipe: Recipe, spec: DataSpec) -> list[str]:
-    """Spares its networks traffic through memory, now that criteria have read, or copied, what they need of them.
+def _lighten(distiller: Distiller, recipe: Recipe, spec: DataSpec) -> list[str]:
+    """Spares the networks of a training traffic through memory; to be called once criteria have been set up for them.
 
     Returns:
         Paths of the student's ReLUs that work in place.
     """
-    samples = torch.linspace(0, 1, 2 * math.prod(spec.input_shape)).reshape(2, *spec.input_shape)
+    samples = torch.rand(2, *spec.input_shape, generator=torch.Generator().manual_seed(0))
     student, *teachers = distiller.readers
     for reader in teachers:
         network = reader.network

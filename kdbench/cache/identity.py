@@ -27,7 +27,7 @@ class Pass:
         taps: Features that are kept beside the logits.
         dtype: ``float32`` keeps what the teacher gave, ``float16`` rounds it.
         top_k: Logits that are kept of each sample; ``None`` for all.
-        folded: BatchNorms of the teacher that are part of convolutions, where ``taps`` do not determine it.
+        folded: Of evaluations: BatchNorms of the teacher that are parts of convolutions. In trainings ``taps`` say so.
     """
 
     teacher: str
@@ -40,7 +40,7 @@ class Pass:
     taps: tuple[str, ...] = ()
     dtype: str = "float32"
     top_k: int | None = None
-    folded: int = 0
+    folded: tuple[str, ...] = ()
 
     def facts(self, conditions: Mapping[str, Any]) -> dict[str, Any]:
         """Everything above with what bit identity holds under: threads, libraries, device."""
@@ -85,7 +85,8 @@ def training_pass(recipe: Recipe, teacher: str, view: int | None, taps: Sequence
     )  # fmt: skip
 
 
-def evaluation_pass(recipe: Recipe, teacher: str, split: str, batch_size: int, folded: int) -> Pass:
+def evaluation_pass(recipe: Recipe, teacher: str, split: str, batch_size: int,
+                    folded: tuple[str, ...]) -> Pass:  # fmt: skip
     """What a student's teacher is asked when the student is measured: always exact, in the student's precision."""
     budget = recipe.budget
     return Pass(teacher, split, _pixels(recipe), None, budget["precision"], budget["layout"], batch_size,

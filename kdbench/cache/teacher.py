@@ -13,7 +13,7 @@ from kdbench.cache.identity import Pass
 from kdbench.cache.packing import Rows, loss_of, pack, unpack_logits, widened
 from kdbench.core.errors import StoreError, TrainingError
 from kdbench.core.precision import autocast_type
-from kdbench.core.ranks import rank, wait_for_all
+from kdbench.core.ranks import first_rank_first, rank
 from kdbench.core.recipe import digest_of
 from kdbench.core.signals import raise_if_stopped
 from kdbench.core.taps import TapReader
@@ -153,6 +153,12 @@ class TeacherCache:
             assert made is not None
             return made._replace(shown=made.shown + source.size)
 
+    def made(self, asked: Pass) -> Kept:
+        """Rows that another rank of this training has just made, or confirmed: read, without asking the teacher."""
+        found = self._files.open(asked.teacher, asked.name(self._conditions), asked.facts(self._conditions))
+        assert found is not None
+        return Kept(*found, shown=0)
+
     def _make(self, asked: Pass, source: Source) -> None:
         live = _all_answers(asked, source)
         rows = pack(live, dtype=asked.dtype, top_k=asked.top_k)
@@ -226,11 +232,8 @@ class CachedTeacher:
         return self._current
 
     def _open(self, asked: Pass, source: Source) -> None:
-        if rank():  # rank 0 makes what is missing, and counts what the teacher was shown
-            wait_for_all()
-        kept = self._cache.rows(asked, source)
-        if not rank():
-            wait_for_all()
+        with first_rank_first():
+            kept = self._cache.made(asked) if rank() else self._cache.rows(asked, source)
         if kept.remark and self._current is None:  # said of the first view, said for all
             source.note(f"teacher {source.network.name} answers from a lossy cache: {kept.remark}")
         self._rows = {name: values.to(self._index.device) for name, values in kept.rows.items()}

@@ -7,8 +7,8 @@ of what lies behind it are whole. So their average over the ranks, which DDP and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -36,6 +36,16 @@ def wait_for_all() -> None:
     """Returns when every rank has come here."""
     if world() > 1:
         agreed(0)
+
+
+@contextmanager
+def first_rank_first() -> Iterator[None]:
+    """Lets rank 0 go through the body of a ``with`` statement before the others do."""
+    if rank():
+        wait_for_all()
+    yield
+    if not rank():
+        wait_for_all()
 
 
 def agreed(*numbers: int) -> tuple[int, ...]:

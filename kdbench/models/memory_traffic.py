@@ -17,7 +17,8 @@ from kdbench.core.types import ModelOutput
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # Operations whose gradient needs nothing of what they gave: it may be overwritten.
-_FORGETFUL = ("ConvolutionBackward0", "NativeBatchNormBackward0", "CudnnBatchNormBackward0", "AddBackward0",
+_CONVOLUTION = "ConvolutionBackward0"
+_FORGETFUL = (_CONVOLUTION, "NativeBatchNormBackward0", "CudnnBatchNormBackward0", "AddBackward0",
               "AddmmBackward0")  # fmt: skip
 _TOLERANCE = 1e-3  # part of the largest value: rounding stays far below it, another function far above
 
@@ -29,9 +30,10 @@ class _Normalised(NamedTuple):
 
 
 def relus_in_place(reader: TapReader, samples: Tensor) -> list[str]:
-    """Lets ReLUs of a network in training overwrite what they get, where nobody else reads it; no bit changes.
+    """Lets ReLUs of a network in training overwrite what they get, where nothing else reads it.
 
-    Found out on a copy, in train mode: the network itself does not run.
+    The graph of a trial says where; another shows whether a bit of logits, taps, gradients or buffers changes, in train
+    mode or in eval mode. Both run on copies. A network that cannot be tried so is left as it is.
 
     Args:
         reader: Of the network, with all taps that are read while it trains.
@@ -42,10 +44,18 @@ def relus_in_place(reader: TapReader, samples: Tensor) -> list[str]:
     """
     if not any(type(module) is nn.ReLU for module in reader.network.modules()):
         return []
-    twin = copy.deepcopy(reader.network).train()
-    with torch.random.fork_rng(devices=[]):
-        trial = _Trial(TapReader(twin, reader.names), samples)
-    paths = [path for path, module in twin.named_modules() if module in trial.relus]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            twin = copy.deepcopy(reader.network).train()
+            relus = _Trial(TapReader(twin, reader.names), samples).relus
+            paths = [path for path, module in twin.named_modules() if module in relus]
+            before, after = copy.deepcopy(reader.network), copy.deepcopy(reader.network)
+            set_in_place(after, paths, True)
+            same = all(map(torch.equal, *(_bits(network, reader.names, samples) for network in (before, after))))
+    except Exception:  # noqa: BLE001 (users' networks raise anything: uncopyable, other batches only, checkpointed)
+        return []
+    if not same:
+        return []
     set_in_place(reader.network, paths, True)
     return paths
 
@@ -58,25 +68,40 @@ def set_in_place(network: nn.Module, paths: Sequence[str], in_place: bool) -> No
         relu.inplace = in_place
 
 
-def optimize_for_inference(reader: TapReader, samples: Tensor) -> int:
+def _bits(network: nn.Module, names: Sequence[str], samples: Tensor) -> list[Tensor]:
+    """All that a step in train mode and one in eval mode give and change; the draws are the same for every network."""
+    torch.default_generator.manual_seed(0)
+    reader = TapReader(network, names)
+    found = []
+    for training in (True, False):
+        network.train(training)
+        inputs = samples.clone().requires_grad_()
+        output = reader(inputs)
+        output.logits.square().sum().backward()
+        found += [output.logits, *output.features.values(), inputs.grad]
+    gradients = [parameter.grad for parameter in network.parameters()]
+    return [each for each in (*found, *gradients, *network.buffers()) if each is not None]
+
+
+def optimize_for_inference(reader: TapReader, samples: Tensor) -> tuple[str, ...]:
     r"""Makes BatchNorms of a teacher parts of the convolutions before them, and its ReLUs work in place.
 
     .. math:: \gamma \, \frac{(W * x + b) - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta = (s W) * x + s (b - \mu) + \beta,
         \qquad s = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}
 
-    Equal up to rounding, and only where nobody else sees what a convolution gives. A BatchNorm stays, with all that can
-    be read from it, and returns what it gets. Logits and taps are compared with what they were: where they differ, all
-    is put back.
+    Equal up to rounding, and only where nothing else reads what a convolution gives, as far as the graph of a trial
+    shows. Logits and taps are compared with what they were: where they differ, all is put back. A BatchNorm stays, with
+    all that can be read from it, and returns what it gets.
 
     Args:
         reader: Of a frozen network in eval mode that nobody will train, with all taps that are read.
         samples: Some of its inputs, `(B, ...)` float32.
 
     Returns:
-        Number of BatchNorms that became parts of convolutions.
+        Paths of the BatchNorms that became parts of convolutions.
     """
     if not any(type(module) in (*_NORMS, nn.ReLU) for module in reader.network.modules()):
-        return 0
+        return ()
     trial = _Trial(reader, samples)
     weights = [(conv.weight, conv.bias) for conv, *_ in trial.norms]
     for conv, norm, _ in trial.norms:
@@ -86,15 +111,15 @@ def optimize_for_inference(reader: TapReader, samples: Tensor) -> int:
         norm.forward = _as_it_is
     for relu in trial.relus:
         relu.inplace = True
-    with torch.no_grad():
-        if _equal(trial.output, reader(samples)):
-            return len(trial.norms)
+    if _confirmed(trial.output, reader, samples):
+        folded = {norm for _, norm, _ in trial.norms}
+        return tuple(path for path, module in reader.network.named_modules() if module in folded)
     for relu in trial.relus:
         relu.inplace = False
     for (conv, norm, _), (weight, bias) in zip(trial.norms, weights, strict=True):
         conv.weight, conv.bias = weight, bias
         del norm.forward
-    return 0
+    return ()
 
 
 def _as_it_is(x: Tensor) -> Tensor:
@@ -102,17 +127,17 @@ def _as_it_is(x: Tensor) -> Tensor:
 
 
 class _Trial:
-    """One forward pass with gradient, and what it shows: which activations have one reader only.
+    """One forward pass with gradient, and what its graph shows.
 
     Attributes:
         output: What the network gave.
-        norms: BatchNorms that alone see what a convolution gives; each of the two runs once.
-        relus: Those that alone see all that they get, and could overwrite it.
+        norms: BatchNorms that are the only readers of what a convolution gives; each of the two runs once.
+        relus: Those that are the only readers of what they get, and whose overwriting no gradient minds.
     """
 
     def __init__(self, reader: TapReader, samples: Tensor) -> None:
         self._ran: Counter[nn.Module] = Counter()
-        self._given: dict[int, tuple[nn.Module, Tensor]] = {}  # by its identity, for which it is kept alive
+        self._given: dict[int, tuple[nn.Module, Tensor]] = {}  # by id(), which is unique while the tensor is alive
         self._normalised: list[_Normalised] = []
         self._rectified: dict[nn.ReLU, list[Tensor]] = {}
         handles = [handle for module in reader.network.modules() for handle in self._watch(module)]
@@ -124,9 +149,10 @@ class _Trial:
         self._shown = [self.output.logits, *self.output.features.values()]
         self._users = _users(self._shown)
         self.norms = [each for each in self._normalised
-                      if self._ran[each.conv] == self._ran[each.norm] == 1 and self._alone(each.between)]  # fmt: skip
+                      if self._ran[each.conv] == self._ran[each.norm] == 1 and self._alone(each.between, _CONVOLUTION)
+                      and _plain(each.conv, each.norm)]  # fmt: skip
         self.relus = [relu for relu, got in self._rectified.items()
-                      if not relu.inplace and all(self._alone(each) and _forgotten(each) for each in got)]  # fmt: skip
+                      if not relu.inplace and all(self._alone(each, *_FORGETFUL) for each in got)]  # fmt: skip
 
     def _watch(self, module: nn.Module) -> list[Any]:
         if type(module) in _CONVOLUTIONS:
@@ -151,8 +177,16 @@ class _Trial:
         assert isinstance(relu, nn.ReLU)
         self._rectified.setdefault(relu, []).append(args[0])
 
-    def _alone(self, between: Tensor) -> bool:
-        return self._users[between.grad_fn] == 1 and not any(between is each for each in self._shown)
+    def _alone(self, between: Tensor, *makers: str) -> bool:
+        """Whether one operation took what one of ``makers`` gave, and nobody is shown it."""
+        made = between.grad_fn
+        return (made is not None and made.name() in makers and self._users[made] == 1
+                and not any(between is each for each in self._shown))  # fmt: skip
+
+
+def _plain(conv: nn.Module, norm: nn.Module) -> bool:
+    """Whether the weights are parameters, which no hook computes for each forward, and the norm is not folded yet."""
+    return conv._parameters.keys() >= {"weight", "bias"} <= norm._parameters.keys() and "forward" not in vars(norm)
 
 
 def _users(results: Sequence[Tensor]) -> Counter[Any]:
@@ -168,10 +202,12 @@ def _users(results: Sequence[Tensor]) -> Counter[Any]:
     return users
 
 
-def _forgotten(value: Tensor) -> bool:
-    return value.grad_fn is not None and value.grad_fn.name() in _FORGETFUL
-
-
-def _equal(before: ModelOutput, after: ModelOutput) -> bool:
+def _confirmed(before: ModelOutput, reader: TapReader, samples: Tensor) -> bool:
+    """Whether the network still gives what it gave, up to rounding."""
+    try:
+        with torch.no_grad():
+            after = reader(samples)
+    except Exception:  # noqa: BLE001 (whatever a user's network raises, it did not before)
+        return False
     pairs = [(before.logits, after.logits), *((one, after.features[name]) for name, one in before.features.items())]
     return all(bool((one - two).abs().max() <= _TOLERANCE * one.abs().max()) for one, two in pairs)

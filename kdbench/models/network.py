@@ -43,7 +43,8 @@ class Network(nn.Module):
     Attributes:
         taps: The canonical taps, by paths within this module (``body. ...``).
         heads: The same for the classifiers.
-        folded: BatchNorms that are part of convolutions, by :func:`kdbench.models.lean.optimize_for_inference`.
+        folded: Paths of BatchNorms that :func:`kdbench.models.memory_traffic.optimize_for_inference` made parts of
+            convolutions.
     """
 
     mean: Tensor
@@ -64,7 +65,7 @@ class Network(nn.Module):
         self.body = body
         self.name = name
         self.num_classes = num_classes
-        self.folded = 0
+        self.folded: tuple[str, ...] = ()
         self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1))
         self.heads = tuple(map(_inside, heads))

@@ -74,7 +74,7 @@ def test_students_ask_the_same_whatever_their_seed_unless_views_follow_it(output
 
 def test_a_pass_has_another_name_under_other_conditions(outputs: Path) -> None:
     *_, student = pair(outputs=outputs)
-    asked = evaluation_pass(student, "t", "test", 512, folded=0)
+    asked = evaluation_pass(student, "t", "test", 512, folded=())
     assert asked.name({"threads": 1}) != asked.name({"threads": 2})
 
 

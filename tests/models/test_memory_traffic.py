@@ -1,6 +1,7 @@
 """Networks are made cheaper to run, and stay the functions they were."""
 
 import copy
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
+from torch.utils.checkpoint import checkpoint
 
 from kdbench.core.taps import TapReader, expand_taps
 from kdbench.core.types import DataSpec
 from kdbench.models.create import create_network
-from kdbench.models.lean import optimize_for_inference, relus_in_place, set_in_place
+from kdbench.models.memory_traffic import optimize_for_inference, relus_in_place, set_in_place
 from kdbench.models.network import Network
 from kdbench.runner import Trainer
 from tests.toy import Quiet, recipes, settings
@@ -92,7 +95,7 @@ def test_norms_become_parts_of_convolutions_and_answers_stay(name: str, layout: 
     network = create_network(config, SPEC, name=name, seed=0)
     network = _frozen(network).to(memory_format=layout)
     before = copy.deepcopy(network)
-    assert optimize_for_inference(TapReader(network), _pixels(2)) == folded
+    assert len(optimize_for_inference(TapReader(network), _pixels(2))) == folded
     _equal_on(before, network)
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     assert sum(convolution.bias is not None for convolution in convolutions) >= folded
@@ -107,7 +110,7 @@ def test_taps_carry_what_they_carried(names: Sequence[str], folded: int) -> None
     names = expand_taps(network, names)
     before = TapReader(copy.deepcopy(network), names)(_pixels()).features
     reader = TapReader(network, names)
-    assert optimize_for_inference(reader, _pixels(2)) == folded
+    assert len(optimize_for_inference(reader, _pixels(2))) == folded
     after = reader(_pixels()).features
     for name in names:
         torch.testing.assert_close(after[name], before[name], rtol=1e-4, atol=1e-4)
@@ -116,11 +119,11 @@ def test_taps_carry_what_they_carried(names: Sequence[str], folded: int) -> None
 def test_gradients_to_the_inputs_stay() -> None:
     network = _frozen(create_network(NETWORKS["resnet"][0], SPEC, name="resnet14", seed=0))
     gradients = []
-    for _ in range(2):
+    for change in (lambda: (), lambda: optimize_for_inference(TapReader(network), _pixels(2))):
+        change()
         pixels = _pixels().requires_grad_()
         network(pixels).square().sum().backward()
         gradients.append(pixels.grad)
-        optimize_for_inference(TapReader(network), _pixels(2))
     assert gradients[0] is not None
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-3 * float(gradients[0].abs().max()))
 
@@ -130,7 +133,7 @@ def test_gradients_to_the_inputs_stay() -> None:
 def test_what_somebody_else_reads_is_left_alone(kind: type[nn.Module], folded: int) -> None:
     network = _frozen(kind())
     before = copy.deepcopy(network)
-    assert optimize_for_inference(TapReader(network), _pixels(2)) == folded
+    assert len(optimize_for_inference(TapReader(network), _pixels(2))) == folded
     _equal_on(before, network)
     if not folded:
         assert all(torch.equal(one, two) for one, two in zip(before.parameters(), network.parameters(), strict=True))
@@ -160,6 +163,65 @@ class _ReadInTraining(_Chain):
         normalised = self.norm(self.conv(x))
         pooled = self.act(normalised).mean((2, 3))
         return pooled + normalised.mean((2, 3)) if self.training else pooled
+
+
+class _ReadInEvaluation(_Chain):
+    """What its ReLU gets is read again in eval mode only: a trial in train mode cannot see it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised = self.norm(self.conv(x))
+        pooled = self.act(normalised).mean((2, 3))
+        return pooled if self.training else pooled + normalised.mean((2, 3))
+
+
+class _Gate(_Chain):
+    """What its ReLU gets is read again without gradient: no graph shows it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised = self.norm(self.conv(x))
+        return self.act(normalised).mean((2, 3)) * (1 + (normalised < 0).float().mean((2, 3)))
+
+
+class _Counts(_Chain):
+    """A buffer, and nothing else, depends on what its ReLU got."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("negative", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised = self.norm(self.conv(x))
+        pooled = self.act(normalised).mean((2, 3))
+        with torch.no_grad():
+            self.negative.add_((normalised < 0).sum())  # pyright: ignore[reportCallIssue]
+        return pooled
+
+
+class _Checkpointed(_Chain):
+    """Its second part begins with the ReLU and runs again in the backward pass, from what it got."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        between = self.norm(self.conv(x))
+        return checkpoint(lambda y: self.act(y).mean((2, 3)), between, use_reentrant=False)  # type: ignore[return-value]
+
+
+class _Ghost(_Chain):
+    """Cannot be tried with two samples: each half of the batch is normalised by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.last(half) for half in super().forward(x).chunk(2)])
+
+
+class _Locked(_Chain):
+    """Cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
 
 
 class _Kept(_Chain):
@@ -204,9 +266,34 @@ def test_a_student_trains_to_the_same_bits_with_its_relus_in_place(name: str) ->
     assert not any(network.get_submodule(path).inplace for path in paths)
 
 
-@pytest.mark.parametrize("kind", [_ReadInTraining, _Kept, _Part, _SharedRelu])
-def test_a_student_whose_relu_may_not_overwrite_keeps_it(kind: type[nn.Module]) -> None:
-    assert relus_in_place(TapReader(kind()), _pixels(2)) == []
+@pytest.mark.parametrize("kind", [_ReadInTraining, _ReadInEvaluation, _Gate, _Counts, _Checkpointed, _Ghost, _Locked,
+                                  _Kept, _Part, _SharedRelu])  # fmt: skip
+def test_a_student_whose_relu_may_not_overwrite_keeps_it(kind: type[_Chain]) -> None:
+    network = kind()
+    assert relus_in_place(TapReader(network), _pixels(2)) == []
+    assert not network.act.inplace
+
+
+@pytest.mark.parametrize("computed", [
+    lambda conv: nn.utils.weight_norm(conv), lambda conv: nn.utils.parametrizations.weight_norm(conv),
+    lambda conv: prune.random_unstructured(conv, "weight", 0.5),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_weights_that_are_computed_are_left_alone(computed: Any) -> None:
+    network = _Chain()
+    computed(network.conv)
+    _frozen(network)
+    before = network(_pixels())
+    assert optimize_for_inference(TapReader(network), _pixels(2)) == ()
+    assert torch.equal(network(_pixels()), before)
+
+
+def test_a_second_time_changes_nothing() -> None:
+    network = _frozen(_Chain())
+    assert optimize_for_inference(TapReader(network), _pixels(2)) == ("norm",)
+    before = network(_pixels())
+    assert optimize_for_inference(TapReader(network), _pixels(2)) == ()
+    assert torch.equal(network(_pixels()), before)
 
 
 def test_a_tap_before_a_relu_is_not_overwritten() -> None:
@@ -226,6 +313,6 @@ def test_a_training_learns_the_same_from_cheaper_networks(method: str, tmp_path:
         trainer = Trainer(settings(outputs))
         entries = [trainer.make(recipe, Quiet()) for recipe in recipes(*typed, outputs=outputs)]
         histories.append(entries[-1].history[-1])
-        monkeypatch.setattr("kdbench.runner._make_lean", lambda *_: [])
+        monkeypatch.setattr("kdbench.runner._lighten", lambda *_: [])
     cheaper, plain = histories
     assert cheaper == pytest.approx(plain, rel=1e-3)
