@@ -37,7 +37,7 @@ from kdbench.kernels import kernel_problems, matmul_precision
 from kdbench.launch import ranks_running
 from kdbench.metrics.cost import count_macs, count_parameters, latency
 from kdbench.metrics.evaluate import evaluate
-from kdbench.models.memory_traffic import optimize_for_inference, relus_in_place, set_in_place
+from kdbench.models.memory_traffic import is_library_code, optimize_for_inference, relus_in_place, set_in_place
 from kdbench.models.network import Network
 from kdbench.optim import schedule_notes
 from kdbench.settings import Settings, cores
@@ -277,6 +277,8 @@ def _other_rank(rank: int, settings: Settings, recipe: Recipe, draft: Draft) -> 
 def _lighten(distiller: Distiller, recipe: Recipe, spec: DataSpec) -> list[str]:
     """Spares the networks of a training traffic through memory; to be called once criteria have been set up for them.
 
+    Users' own modules are left as they are.
+
     Returns:
         Paths of the student's ReLUs that work in place.
     """
@@ -285,8 +287,9 @@ def _lighten(distiller: Distiller, recipe: Recipe, spec: DataSpec) -> list[str]:
     for reader in teachers:
         network = reader.network
         assert isinstance(network, Network)
-        network.folded = optimize_for_inference(reader, samples.to(network.mean.device))
-    return [] if recipe.budget["compile"] else relus_in_place(student, samples)
+        if is_library_code(network):
+            network.folded = optimize_for_inference(reader, samples.to(network.mean.device))
+    return [] if recipe.budget["compile"] or not is_library_code(student.network) else relus_in_place(student, samples)
 
 
 def _asked(distiller: Distiller | None) -> dict[str, int]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from kdbench.core.taps import TapReader
+from kdbench.core.targets import ROOTS
 from kdbench.core.types import ModelOutput
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -27,6 +28,14 @@ class _Normalised(NamedTuple):
     conv: Any
     norm: Any
     between: Tensor
+
+
+def is_library_code(network: nn.Module) -> bool:
+    """Whether all of its modules are kdbench's or a known library's, which read their activations in every pass alike.
+
+    Of users' own code no trial can promise that: a branch may be taken later, on other images or another draw.
+    """
+    return all(type(module).__module__.partition(".")[0] in ROOTS for module in network.modules())
 
 
 def relus_in_place(reader: TapReader, samples: Tensor) -> list[str]:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from kdbench.core.taps import TapReader, expand_taps
 from kdbench.core.types import DataSpec
 from kdbench.models.create import create_network
-from kdbench.models.memory_traffic import optimize_for_inference, relus_in_place, set_in_place
+from kdbench.models.memory_traffic import is_library_code, optimize_for_inference, relus_in_place, set_in_place
 from kdbench.models.network import Network
 from kdbench.runner import Trainer
 from tests.toy import Quiet, recipes, settings
@@ -302,6 +302,25 @@ def test_a_tap_before_a_relu_is_not_overwritten() -> None:
     paths = relus_in_place(reader, _pixels(2))
     assert len(paths) == 11  # of 13: those at the two taps are left
     reader(_pixels())  # raises where a tap was overwritten
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_code_of_libraries_is_told_from_users_own(name: str) -> None:
+    network = create_network(NETWORKS[name][0], SPEC, name=name, seed=0)
+    assert is_library_code(network)
+    network.set_submodule("body.fc", _Chain())
+    assert not is_library_code(network)
+
+
+def test_a_training_leaves_users_own_modules_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("kdbench.runner.is_library_code", lambda network: False)
+    monkeypatch.setattr("kdbench.runner.relus_in_place", never)
+    monkeypatch.setattr("kdbench.runner.optimize_for_inference", never)
+    for recipe in recipes("teacher=plain4", "assistants=[]", outputs=tmp_path):
+        Trainer(settings(tmp_path)).make(recipe, Quiet())
 
 
 @pytest.mark.parametrize("method", ["kd", "kdiga", "reviewkd", "ofd", "fsp", "dml"])
