@@ -26,7 +26,6 @@ from kdbench.core.heap import keep_freed_memory
 from kdbench.core.precision import autocast_type
 from kdbench.core.recipe import Recipe, digest_of
 from kdbench.core.signals import raise_if_stopped
-from kdbench.core.types import DataSpec
 from kdbench.data.load import DataSplits, ImageSplit
 from kdbench.data.loader import EvalLoader, TrainLoader
 from kdbench.data.mixing import make_mixes
@@ -37,7 +36,7 @@ from kdbench.kernels import kernel_problems, matmul_precision
 from kdbench.launch import ranks_running
 from kdbench.metrics.cost import count_macs, count_parameters, latency
 from kdbench.metrics.evaluate import evaluate
-from kdbench.models.memory_traffic import is_library_code, optimize_for_inference, relus_in_place, set_in_place
+from kdbench.models.memory_traffic import lighten, set_in_place
 from kdbench.models.network import Network
 from kdbench.optim import schedule_notes
 from kdbench.settings import Settings, cores
@@ -153,7 +152,7 @@ class Trainer:
             loader = self._train_loader(recipe, data)
             recalls = make_recalls(recipe, teachers, loader, data.spec, self._cache, observer.on_note)
             distiller = self.builder.distiller(recipe, student, teachers, data.spec, len(loader), recalls)
-            in_place = _lighten(distiller, recipe, data.spec)
+            in_place = lighten(distiller.readers, data.spec, compiled=bool(recipe.budget["compile"]))
             if added := count_parameters(student) - own:
                 observer.on_note(
                     f"{recipe.name} is deployed as its method changes it: {own + added} parameters, {own} without it"
@@ -270,26 +269,8 @@ def _other_rank(rank: int, settings: Settings, recipe: Recipe, draft: Draft) -> 
     recalls = make_recalls(recipe, teachers, loader, data.spec, trainer._cache, lambda _: None)
     distiller = trainer.builder.distiller(recipe, student, teachers, data.spec, len(loader), recalls)
     torch.set_float32_matmul_precision(recipe.budget["matmul"])
-    _lighten(distiller, recipe, data.spec)
+    lighten(distiller.readers, data.spec, compiled=bool(recipe.budget["compile"]))
     return partial(fit, distiller, loader, draft, trainer._loop(recipe), measure={}, observer=Unheard())
-
-
-def _lighten(distiller: Distiller, recipe: Recipe, spec: DataSpec) -> list[str]:
-    """Spares the networks of a training traffic through memory; to be called once criteria have been set up for them.
-
-    Users' own modules are left as they are.
-
-    Returns:
-        Paths of the student's ReLUs that work in place.
-    """
-    samples = torch.rand(2, *spec.input_shape, generator=torch.Generator().manual_seed(0))
-    student, *teachers = distiller.readers
-    for reader in teachers:
-        network = reader.network
-        assert isinstance(network, Network)
-        if is_library_code(network):
-            network.folded = optimize_for_inference(reader, samples.to(network.mean.device))
-    return [] if recipe.budget["compile"] or not is_library_code(student.network) else relus_in_place(student, samples)
 
 
 def _asked(distiller: Distiller | None) -> dict[str, int]:

@@ -316,9 +316,9 @@ def test_a_training_leaves_users_own_modules_as_they_are(tmp_path: Path, monkeyp
     def never(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("kdbench.runner.is_library_code", lambda network: False)
-    monkeypatch.setattr("kdbench.runner.relus_in_place", never)
-    monkeypatch.setattr("kdbench.runner.optimize_for_inference", never)
+    monkeypatch.setattr("kdbench.models.memory_traffic.is_library_code", lambda network: False)
+    monkeypatch.setattr("kdbench.models.memory_traffic.relus_in_place", never)
+    monkeypatch.setattr("kdbench.models.memory_traffic.optimize_for_inference", never)
     for recipe in recipes("teacher=plain4", "assistants=[]", outputs=tmp_path):
         Trainer(settings(tmp_path)).make(recipe, Quiet())
 
@@ -332,6 +332,6 @@ def test_a_training_learns_the_same_from_cheaper_networks(method: str, tmp_path:
         trainer = Trainer(settings(outputs))
         entries = [trainer.make(recipe, Quiet()) for recipe in recipes(*typed, outputs=outputs)]
         histories.append(entries[-1].history[-1])
-        monkeypatch.setattr("kdbench.runner._lighten", lambda *_: [])
+        monkeypatch.setattr("kdbench.runner.lighten", lambda *_, compiled: [])
     cheaper, plain = histories
     assert cheaper == pytest.approx(plain, rel=1e-3)
